@@ -1,0 +1,9 @@
+"""The bundled text-to-image model with its judge and its catalog, and (demo.training) how they were made."""
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+MODEL = _HERE / "emoji"  # a diffusers pipeline
+JUDGE = _HERE / "judge"  # a transformers image classifier
+CATALOG = _HERE / "catalog.toml"

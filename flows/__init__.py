@@ -1,0 +1,1 @@
+"""Pipelines for people and schedules: one flow a file, and the command line."""

@@ -1,0 +1,84 @@
+"""What a run leaves behind: the report and the manifest of an edit, and the summary that people see."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from flows.plan import Cut
+from storage.edits import Edit
+
+PACKAGES = ("conceptprune", "torch", "diffusers", "transformers", "numpy", "numba", "zarr", "xarray", "dask")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A sealed edit, for people and for JSON."""
+
+    url: str
+    concept: str
+    edit: str
+    manifest: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, edit: Edit) -> Outcome:
+        """The outcome that an edit's own files tell."""
+        return cls(str(edit.path), edit.concept, edit.id, edit.manifest, json.loads(edit.read("report.json")))
+
+    @property
+    def pruned(self) -> tuple[int, int]:
+        """Pruned weights, and the weights of all sites."""
+        sites = self.report["sites"].values()
+        return sum(site["pruned"] for site in sites), sum(site["weights"] for site in sites)
+
+    @property
+    def sheet(self) -> str | None:
+        """The contact sheet's path, when the edit was evaluated."""
+        return f"{self.url}/images/sheet.png" if self.report["evaluation"] else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The command line's JSON document."""
+        return {"url": self.url, "edit": self.edit, "concept": self.concept, "sheet": self.sheet,
+                "prune": self.manifest["prune"], "report": dict(self.report)}  # fmt: skip
+
+
+def rows(outcome: Outcome) -> list[tuple[str, str, str, str]]:
+    """The table of an evaluation: what, before, after, over how many judgements."""
+    evaluation = outcome.report["evaluation"]
+    out = []
+    for part in ("concept", "others") if evaluation else ():
+        found = evaluation[part]
+        name = outcome.concept if part == "concept" else "others"
+        out.append((name, f"{found['before']:.0%}", f"{found['after']:.0%}", str(found["n"])))
+        for group, shares in found["groups"].items() if part == "others" else ():
+            out.append((f"  {group}", f"{shares['before']:.0%}", f"{shares['after']:.0%}", str(shares["n"])))
+    return out
+
+
+def report_of(
+    edit: Cut, sites: Mapping[str, Any], evaluation: Mapping[str, Any] | None, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """report.json: densities by site, evaluation, seconds by stage, and the machine that took them."""
+    return {
+        "sites": dict(sites),
+        "evaluation": None if evaluation is None else dict(evaluation),
+        "seconds": dict(seconds),
+        "bytes": edit.draft.sizes(),
+        "machine": {"processor": platform.machine(), "system": platform.system()},
+    }
+
+
+def manifest_of(edit: Cut) -> dict[str, Any]:
+    """The manifest's own fields; the store adds the format, the files and the time."""
+    return {
+        "model": dict(edit.model),
+        "profile": edit.ranking.profile,
+        "prune": edit.prune.as_json(),
+        "prompt_sets": {"reference": edit.ranking.reference, "target": edit.ranking.target},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }

@@ -1,0 +1,111 @@
+"""Rankings, a cache: rankings/<profile>/<reference>-<target>-<suffix>.zarr. It may be deleted at any time.
+
+<reference> and <target> are prompt sets; <suffix> is the first 8 hex digits of the digest of what else decides a
+ranking once the profile is given: the model whose weights are scored, the branch, and the schema's version.
+
+The file format, plain Zarr v3: root attributes schema, schema_version, ranking (profile, reference, target, model,
+branch, and more); a group a site; in it a group for each depth that was asked for, named by it, holding
+
+    neuron(step, row, rank)   u2, the best neurons of each row by target score, best first
+    kept(step, row, byte)     u1, bits along rank in numpy.packbits order: 1 = target score above the reference's
+
+A chunk is all rows and ranks of some steps, 8 MB at most where one step allows, with a crc32c. A deeper ranking goes
+beside a shallower one, so that nothing changes under a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from storage import zarrs
+from storage.urls import Root, RootLike, digest
+
+SCHEMA = "conceptprune-ranking"
+SCHEMA_VERSION = 1
+CHUNK_BYTES = 8_000_000
+
+
+class RankingStore:
+    """The rankings of every site for one pair of prompt sets."""
+
+    def __init__(self, root: RootLike, profile: str, reference: str, target: str, *, model: str, branch: str) -> None:
+        self._key = {"profile": profile, "reference": reference, "target": target, "model": model, "branch": branch}
+        suffix = digest({"model": model, "branch": branch, "schema_version": SCHEMA_VERSION}, 8)
+        self.path = Root(root).path("rankings", profile, f"{reference}-{target}-{suffix}", suffix=".zarr")
+
+    @property
+    def url(self) -> str:
+        """What xarray and zarr open."""
+        return str(self.path)
+
+    def depths(self) -> dict[str, int]:
+        """How deep each site that is there has been ranked."""
+        if not (self.path / "zarr.json").is_file():
+            return {}
+        sites = zarrs.open_group(self.path).groups()
+        return {name: max(depths) for name, group in sites if (depths := [int(key) for key in group.group_keys()])}
+
+    def exists(self, depths: Mapping[str, int]) -> bool:
+        """Whether each of these sites has been ranked at least so deep."""
+        there = self.depths()
+        return all(there.get(site, 0) >= depth for site, depth in depths.items())
+
+    def write(self, site: str, neuron: NDArray[np.uint16], kept: NDArray[np.bool_]) -> None:
+        """Stores one site's ranking, both [step, out, rank]; keeps what is there if that is as deep."""
+        self.write_all({site: (neuron, kept)})
+
+    def write_all(
+        self,
+        rankings: Mapping[str, tuple[NDArray[np.uint16], NDArray[np.bool_]]],
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Stores {site: (neuron, kept)}, each [step, out, rank], a site at a time; see write.
+
+        `attributes` join the root's when the store is new. Raises ValueError if a shape or dtype is wrong.
+        """
+        for site, (neuron, kept) in rankings.items():
+            zarrs.check_group_name(site)
+            if neuron.ndim != 3 or neuron.shape != kept.shape or neuron.dtype != np.uint16 or kept.dtype != np.bool_:
+                raise ValueError(
+                    f"the ranking of {site} is {neuron.dtype} {neuron.shape} and {kept.dtype} {kept.shape}; expected "
+                    "uint16 and bool, both [step, out, rank]"
+                )
+        about = {**(attributes or {}), **self._key}
+        own = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "ranking": about}
+        zarrs.create(self.path, own, lambda group: None)
+        for site, (neuron, kept) in rankings.items():
+            zarrs.create(self.path / site, {}, lambda group: None, drafts=self.path.parent)
+            self._add(site, neuron, kept)
+
+    def read(self, site: str) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """The deepest ranking of a site: neuron and kept, both [step, out, rank], rank up to depths()[site].
+
+        Raises ValueError if there is none, DamagedStore if it is damaged.
+        """
+        depth = self.depths().get(site)
+        if depth is None:
+            raise ValueError(f"{self.path} holds no ranking of {site}; rank the concept first")
+        with zarrs.reading(f"{self.path}: the ranking of {site}", "delete it, the next run ranks again"):
+            group = zarrs.open_group(self.path / site / str(depth))
+            packed = zarrs.read_all(group, "kept")
+            return zarrs.read_all(group, "neuron"), np.unpackbits(packed, axis=-1, count=depth).astype(np.bool_)
+
+    def attributes(self) -> dict[str, Any]:
+        """What it is a ranking of."""
+        return dict(zarrs.attributes(zarrs.open_group(self.path))["ranking"])
+
+    def _add(self, site: str, neuron: NDArray[np.uint16], kept: NDArray[np.bool_]) -> None:
+        _, rows, depth = neuron.shape
+        packed = np.packbits(kept, axis=-1)
+        steps = max(1, min(len(neuron), CHUNK_BYTES // max(1, neuron[:1].nbytes)))
+
+        def fill(group: zarr.Group) -> None:
+            zarrs.add_array(group, "neuron", ["step", "row", "rank"], neuron, (steps, rows, depth))
+            zarrs.add_array(group, "kept", ["step", "row", "byte"], packed, (steps, *packed.shape[1:]))
+
+        zarrs.create(self.path / site / str(depth), {"depth": depth}, fill, drafts=self.path.parent)

@@ -1,0 +1,51 @@
+"""Tables that only grow: tables/<name>/part-<digest>.parquet, one part a call, named by its own sha256.
+
+Parts are never changed, so any number of writers may append at once; a call that is repeated with the same rows, in the
+same order, adds nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.urls import Root, RootLike, put_new, sha256
+
+
+def write_rows(root: RootLike, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends rows, {column: value}, to a table; all of them or none. No rows add nothing.
+
+    Raises ValueError if a column mixes types.
+    """
+    if not rows:
+        return
+    columns = sorted({column for row in rows for column in row})
+    try:
+        table = pa.table({column: [row.get(column) for row in rows] for column in columns})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"rows for the table {name} mix types in a column: {error}") from error
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, write_page_checksum=True)
+    data = buffer.getvalue()
+    put_new(Root(root).path("tables", name, f"part-{sha256(data)[:32]}.parquet"), data)
+
+
+def read(root: RootLike, name: str) -> pa.Table:
+    """All rows of a table, in no particular order; a column that a part lacks is null there. No table reads as empty.
+
+    Raises ValueError if a part is damaged or the parts disagree on a column's type.
+    """
+    parts = []
+    for path in sorted(Root(root).path("tables", name).glob("part-*.parquet")):
+        data = path.read_bytes()
+        if path.stem != f"part-{sha256(data)[:32]}":
+            raise ValueError(f"{path} is damaged (wrong sha256); delete it and write its rows again")
+        parts.append(pq.read_table(io.BytesIO(data)))
+    try:
+        return pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"the parts of the table {name} disagree on a column: {error}") from error

@@ -1,0 +1,1 @@
+"""The tasks of the flows, and below them the plain Python that does the work."""

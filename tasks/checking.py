@@ -1,0 +1,25 @@
+"""What can be known of a run before any model loads: plain functions for flows to call first. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from tasks.diffusion.headers import ModelCard, profile_of, read_card
+from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
+from tasks.pruning.masks import check_sparsity
+
+
+def check_model(model: ModelSpec, capture: CaptureSpec) -> tuple[ModelCard, str, dict[str, Any]]:
+    """A model's card, and the digest and document of its profile, read from its files.
+
+    Raises ValueError in one sentence when the model is missing, holds pickles or code, or is of an unknown family.
+    """
+    card = read_card(model, capture.kinds)
+    return card, *profile_of(card, capture)
+
+
+def check_candidates(sparsity: Decimal, sites: Sequence[NeuronSite]) -> None:
+    """Raises ValueError that names the smallest sparsity that works when this one leaves a site without candidates."""
+    check_sparsity(sparsity, {site.name: site.width for site in sites})

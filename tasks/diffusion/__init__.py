@@ -1,0 +1,1 @@
+"""The diffusion models: what is loaded, observed and patched."""

@@ -1,0 +1,93 @@
+"""Loads pipelines and draws with them: one seeded generator a prompt, the same image in every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from PIL import Image
+
+from tasks.concepts.prompts import Prompt
+from tasks.diffusion.sources import resolve
+from tasks.diffusion.spec import CaptureSpec, ModelSpec
+
+
+def choose_device(wish: str) -> str:
+    """The device to run on: the wish, or for "auto" cuda, mps or cpu, in this order."""
+    if wish != "auto":
+        return wish
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@lru_cache(maxsize=1)
+def load(model: ModelSpec) -> Any:
+    """The pipeline of a model, ready on its device; kept for the life of the process. Raises ValueError as `resolve` does."""
+    _hush()
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
+        resolve(model),
+        dtype=getattr(torch, model.dtype),
+        use_safetensors=True,
+        local_files_only=True,
+        safety_checker=None,  # it would black out images in silence and change the evaluation
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(choose_device(model.device))
+
+
+def timesteps(pipe: Any, steps: int) -> list[int]:
+    """The scheduler's timestep of every denoiser call, in order; may be longer than `steps` (PNDM: 51 for 50)."""
+    pipe.scheduler.set_timesteps(steps)
+    return [int(t) for t in pipe.scheduler.timesteps]
+
+
+def captured_timesteps(pipe: Any, spec: CaptureSpec) -> list[int]:
+    """The timesteps inside the captured window. Raises ValueError when the window is longer than the run."""
+    every = timesteps(pipe, spec.steps)
+    if spec.window is not None and spec.window > len(every):
+        raise ValueError(
+            f"window is {spec.window}; the scheduler makes {len(every)} denoiser calls for {spec.steps} steps"
+        )
+    return every[: spec.window]
+
+
+def generate(
+    pipe: Any, prompts: Sequence[Prompt], spec: CaptureSpec, *, window: int | None = None
+) -> list[Image.Image]:
+    """Draw one image a prompt, from the prompt's own seed.
+
+    With `window`, denoising stops after that many denoiser calls and nothing is decoded: the list is empty.
+    """
+    calls = 0
+
+    def stop(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        if window is not None and calls >= window:
+            pipe._interrupt = True  # diffusers' own way to end the loop early
+        return values
+
+    size = {key: value for key, value in (("height", spec.height), ("width", spec.width)) if value is not None}
+    output = pipe(
+        prompt=[prompt.text for prompt in prompts],
+        generator=[torch.Generator("cpu").manual_seed(prompt.seed) for prompt in prompts],
+        num_inference_steps=spec.steps,
+        guidance_scale=spec.guidance,
+        output_type="latent" if window is not None else "pil",
+        callback_on_step_end=stop,
+        **size,
+    )
+    return [] if window is not None else list(output.images)
+
+
+def _hush() -> None:
+    """The libraries' loading bars and notices would drown our own progress; their errors still show."""
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()

@@ -1,0 +1,85 @@
+"""Patches a loaded pipeline: under `with` from a mask, or for good from a delta."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from tasks.diffusion.sites import linear
+from tasks.diffusion.spec import NeuronSite
+
+
+def weights_fingerprint(pipe: Any, components: Iterable[str]) -> str:
+    """sha256 (hex) of every parameter and buffer of the named components: names, shapes and float32 values.
+
+    The values do not depend on the dtype that a model was widened to when it was loaded.
+    """
+    digest = hashlib.sha256()
+    for component in sorted(components):
+        for name, tensor in sorted(getattr(pipe, component).state_dict().items()):
+            digest.update(f"{component}.{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_base(pipe: Any, expected: str, components: Iterable[str]) -> None:
+    """Raises ValueError when the pipeline's weights are not the ones that an edit was made for."""
+    got = weights_fingerprint(pipe, components)
+    if got != expected:
+        raise ValueError(
+            f"this pipeline's weights ({got[:12]}) are not those that the edit was made for ({expected[:12]}): another "
+            "model, another precision, or already patched; load the base model that the manifest names"
+        )
+
+
+def patched(weight: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
+    """A copy of `weight` [out, neuron] that is zero where `mask` is True. Raises ValueError when the shapes differ."""
+    if tuple(weight.shape) != mask.shape:
+        raise ValueError(f"mask of shape {mask.shape} for a weight of shape {tuple(weight.shape)}: another model")
+    return weight.detach().masked_fill(torch.from_numpy(mask).to(weight.device), 0)
+
+
+@contextmanager
+def pruned(pipe: Any, masks: Mapping[str, np.ndarray], base: str | None = None) -> Iterator[Any]:
+    """The pipeline with its masked weights at zero while the block runs; then the exact bits as before.
+
+    `masks` maps site names to bool [out, neuron], True = prune. With `base`, the fingerprint from a manifest
+    (model.weights), a pipeline with other weights is refused by ValueError.
+    """
+    components = {name.partition(".")[0] for name in masks}
+    if base is not None:
+        check_base(pipe, base, components)
+    weights = {name: linear(pipe, name).weight for name in masks}
+    replacements = {name: patched(weight, masks[name]) for name, weight in weights.items()}
+    originals = {name: weight.data for name, weight in weights.items()}
+    try:
+        for name, weight in weights.items():
+            weight.data = replacements[name]
+        yield pipe
+    finally:
+        for name, weight in weights.items():
+            weight.data = originals[name]
+
+
+@torch.no_grad()
+def patch(pipe: Any, masks: Mapping[str, np.ndarray], base: str) -> None:
+    """Zero the masked weights of the pipeline for good. Raises ValueError if its weights are not `base`'s."""
+    check_base(pipe, base, {name.partition(".")[0] for name in masks})
+    for name, mask in masks.items():
+        weight = linear(pipe, name).weight
+        weight.copy_(patched(weight, mask))
+
+
+def site_weights(pipe: Any, sites: Iterable[NeuronSite]) -> dict[str, np.ndarray]:
+    """Each site's weight [out, neuron] on the host, in the model's dtype (bfloat16 as its uint16 bits)."""
+    out = {}
+    for site in sites:
+        weight = linear(pipe, site.name).weight.detach().cpu().contiguous()
+        bits = weight.view(torch.uint16) if weight.dtype == torch.bfloat16 else weight
+        out[site.name] = bits.numpy()
+    return out

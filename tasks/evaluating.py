@@ -1,0 +1,119 @@
+"""Tasks that draw the evaluation's prompts before and after an edit, and let a judge say what it sees."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from storage.drafts import EditDraft
+from tasks.concepts.catalog import load_catalog
+from tasks.concepts.concept import Expectation
+from tasks.diffusion.spec import CaptureSpec, ModelSpec
+from tasks.metrics.sheets import Pair, contact_sheet
+
+SHEET_PAIRS = 10  # prompts shown a section
+
+
+@dataclass(frozen=True)
+class EvaluationPart:
+    """Where a part of an evaluation's prompts stands: tasks take this, never the prompts."""
+
+    catalog: Path
+    concept: str
+    part: str  # "concept" or "others"
+
+    def expectations(self) -> Sequence[Expectation]:
+        """The prompts with the labels that their images should get."""
+        evaluation = load_catalog(self.catalog)[self.concept].evaluation
+        return evaluation.concept if self.part == "concept" else evaluation.others
+
+    def size(self) -> int:
+        """How many prompts there are."""
+        return len(self.expectations())
+
+
+def image_name(part: str, index: int, when: str) -> str:
+    """The file of one image in an edit; `when` is "before" or "after"."""
+    return f"images/{part}-{index:03d}-{when}.png"
+
+
+@task(name="evaluate-batch", task_run_name="evaluate-{part.concept}-{part.part}-{indices}", cache_policy=NO_CACHE)
+def evaluate_batch(
+    draft: EditDraft, model: ModelSpec, capture: CaptureSpec, part: EvaluationPart, judge: Path, indices: list[int]
+) -> list[dict[str, Any]]:
+    """Draw some prompts with and without the edit, from the same seeds, and judge both.
+
+    The images go into the edit; those that an interrupted run left there are taken as they are. Returns one row an expected label: {"group", "index", "before", "after"}, the last two
+    telling whether the judge saw it.
+    """
+    from tasks.diffusion import pipelines
+    from tasks.diffusion.pruned import pruned
+    from tasks.metrics import classifier
+
+    expected = [part.expectations()[i] for i in indices]
+    prompts = [expectation.prompt for expectation in expected]
+    right = {}
+    for when, masks in (("before", {}), ("after", draft.masks())):
+        names = [image_name(part.part, index, when) for index in indices]
+        if not all(draft.get(name) for name in names):
+            with pruned(pipelines.load(model), masks) as pipe:
+                for name, image in zip(names, pipelines.generate(pipe, prompts, capture), strict=True):
+                    draft.put(name, _png(image))
+        seen = classifier.load(judge).labels([_image(draft, name) for name in names])
+        right[when] = classifier.hits([expectation.labels for expectation in expected], seen)
+    owners = [i for i, expectation in zip(indices, expected, strict=True) for _ in expectation.labels]
+    return [
+        {"group": group, "index": index, "before": before, "after": after}
+        for index, (group, before), (_, after) in zip(owners, right["before"], right["after"], strict=True)
+    ]
+
+
+@task(name="draw-sheet", cache_policy=NO_CACHE)
+def draw_sheet(draft: EditDraft, title: str, parts: list[EvaluationPart], headings: list[str]) -> str:
+    """Lay the first images of each part out on one contact sheet, images/sheet.png. Returns its name."""
+    sections = []
+    for part, heading in zip(parts, headings, strict=True):
+        pairs = [
+            Pair(
+                expectation.prompt.text,
+                *(_image(draft, image_name(part.part, i, when)) for when in ("before", "after")),
+            )
+            for i, expectation in enumerate(part.expectations()[:SHEET_PAIRS])
+        ]
+        sections.append((heading, pairs))
+    draft.put("images/sheet.png", _png(contact_sheet(title, sections)))
+    return "images/sheet.png"
+
+
+def accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Shares of expected labels that the judge saw, over all rows and by group: {"before", "after", "n", "groups"}."""
+    groups = sorted({row["group"] for row in rows})
+    return {**_shares(rows), "groups": {group: _shares([r for r in rows if r["group"] == group]) for group in groups}}
+
+
+def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"before": _mean(rows, "before"), "after": _mean(rows, "after"), "n": len(rows)}
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], when: str) -> float:
+    return round(sum(bool(row[when]) for row in rows) / max(len(rows), 1), 4)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _image(draft: EditDraft, name: str) -> Image.Image:
+    data = draft.get(name)
+    if data is None:
+        raise RuntimeError(f"{name} of edit {draft.edit} was not drawn")
+    return Image.open(io.BytesIO(data)).convert("RGB")

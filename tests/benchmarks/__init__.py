@@ -1,0 +1,1 @@
+"""Benchmarks, which also run as tests: they assert results, never times."""
