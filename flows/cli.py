@@ -17,9 +17,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help=(
-        "Erase a concept from a text-to-image diffusion model by pruning its skilled neurons (ConceptPrune, ICLR 2025).\n\n"
+        "Erase a concept from a text-to-image diffusion model by pruning its skilled neurons "
+        "(ConceptPrune, ICLR 2025).\n\n"
         "Start with [bold]conceptprune erase fox[/bold]: it erases the fox from the bundled model and shows it. "
-        "Activations are kept in the store, so that [bold]conceptprune rethreshold fox --sparsity 0.03[/bold] needs no model."
+        "Activations are kept in the store, so that "
+        "[bold]conceptprune rethreshold fox --sparsity 0.03[/bold] needs no model."
     ),
 )
 
@@ -74,14 +76,14 @@ def erase(
 
     Run it again after an interruption: it does only what is missing.
     """
-    request = _request(
+    options = dict(
         concept=concept, store=store, catalog=catalog, model=model, revision=revision, judge=judge, device=device,
         dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size, sparsity=sparsity,
         t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate,
     )  # fmt: skip
     from flows import erasing
 
-    _answer(lambda: erasing.erase(request, no_prefect), as_json)
+    _answer(lambda: erasing.erase(_request(options), no_prefect), as_json)
 
 
 @app.command()
@@ -104,24 +106,23 @@ def rethreshold(
 ) -> None:
     """Make another edit of a captured concept from the store alone, in seconds, without the model or a GPU.
 
-    What is not given stays as in the concept's newest edit. With --evaluate the model draws and the judge judges again.
+    What is not given stays as in the concept's latest edit. With --evaluate the model draws and the judge judges again.
     """
-    request = _request(
+    options = dict(
         concept=concept, store=store, catalog=catalog, model=model, revision=revision, judge=judge, device=device,
         batch=batch, sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate,
     )  # fmt: skip
     from flows import erasing
 
-    _answer(lambda: erasing.rethreshold(request, no_prefect), as_json)
+    _answer(lambda: erasing.rethreshold(_request(options), no_prefect), as_json)
 
 
 @app.command()
 def show(concept: Concept, store: Store = None, as_json: Json = False) -> None:
     """Show what is captured and edited of a concept: densities by site, accuracies, and where the files are."""
-    place = store or Settings().store
     from flows import showing
 
-    _answer(lambda: showing.describe(place, concept), as_json, showing.print_description)
+    _answer(lambda: showing.describe(store or Settings.read().store, concept), as_json, showing.print_description)
 
 
 def main() -> NoReturn:
@@ -129,8 +130,8 @@ def main() -> NoReturn:
     sys.exit(app(standalone_mode=True))
 
 
-def _request(**options: Any) -> Request:
-    defaults = Settings().model_dump()
+def _request(options: dict[str, Any]) -> Request:
+    defaults = Settings.read().model_dump()
     given = {key: value for key, value in options.items() if value is not None}
     return Request(**{**defaults, **given})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import demo
@@ -23,7 +23,17 @@ class Settings(BaseSettings):
     model: str = DEMO
     judge: str = DEMO
     device: str = "auto"
-    batch: int = 10  # prompts drawn at once
+    batch: int = Field(default=10, ge=1)  # prompts drawn at once
+
+    @classmethod
+    def read(cls) -> Settings:
+        """The settings of this environment. Raises ValueError that names the variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = f"CONCEPTPRUNE_{first['loc'][0]}".upper()
+            raise ValueError(f"{name} is {first['input']!r}: {first['msg']}") from None
 
 
 class Request(BaseModel):

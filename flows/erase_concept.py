@@ -66,7 +66,7 @@ def evaluate(edit: Cut, request: Request, steps: Steps) -> dict[str, Any]:
     assert edit.evaluation is not None  # the caller asked
     found = {}
     for part in edit.evaluation.parts:
-        args = (edit.draft, request.model_spec, edit.evaluation.capture, part, request.judge_path)
+        args = (edit.draft, edit.evaluation.model, edit.evaluation.capture, part, request.judge_path)
         batches = steps.in_turn(f"evaluate {part.part}", evaluate_batch, args, range(part.size()), request.batch)
         found[part.part] = accuracy([row for batch in batches for row in batch])
     headings = [f"{name}: judged right {found[name]['before']:.0%} -> {found[name]['after']:.0%}" for name in found]

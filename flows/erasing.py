@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-# The ephemeral server takes 10 to 25 s to start, more in a new home; Prefect reads this when it is imported.
+# Prefect reads these when it is imported. Its ephemeral server takes 10 to 25 s to start, more in a new home; its own
+# telemetry would lock the new database meanwhile, and its notices would run through the progress bars.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 from flows import erase_concept as erase_flow
 from flows import rethreshold as rethreshold_flow

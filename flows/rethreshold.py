@@ -10,7 +10,7 @@ from flows.artifacts import publish
 from flows.config import Request
 from flows.erase_concept import cut
 from flows.outcome import Outcome
-from flows.plan import Cut, make_plan, stored_cut
+from flows.plan import Cut, evaluated, stored_cut
 from flows.steps import Steps, tracked
 
 
@@ -25,14 +25,10 @@ def rethreshold(request: Request) -> dict[str, Any]:
 def plan_cut(request: Request) -> Cut:
     """The edit to make; only an evaluation needs the catalog, the judge and the model.
 
-    Raises ValueError in one sentence, also when prompts would have to be captured first.
+    Raises ValueError in one sentence.
     """
-    if not request.evaluate:
-        return stored_cut(request)
-    plan = make_plan(request)
-    if missing := plan.missing():
-        raise ValueError(f"{missing} prompts of {request.concept} are not captured; run conceptprune erase first")
-    return plan.cut
+    edit = stored_cut(request)
+    return evaluated(edit, request) if request.evaluate else edit
 
 
 def cut_again(edit: Cut, request: Request, steps: Steps) -> Outcome:

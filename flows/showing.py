@@ -51,7 +51,9 @@ def print_outcome(outcome: Outcome) -> None:
         out.print(table)
     out.print(
         f"pruned {done:,} of {total:,} weights of {len(outcome.report['sites'])} sites ({done / total:.2%}); "
-        f"sparsity {prune['sparsity']}, t_hat {prune['t_hat']}, vote_share {prune['vote_share']}, branch {prune['branch']}"
+        f"sparsity {prune['sparsity']}, t_hat {prune['t_hat']}, vote_share {prune['vote_share']}, "
+        f"branch {prune['branch']}",
+        soft_wrap=True,
     )
     out.print(f"edit    {outcome.url}", soft_wrap=True)
     if outcome.sheet:

@@ -1,4 +1,7 @@
-"""How a flow's body calls its tasks: tracked by Prefect, or as plain functions (--no-prefect). The same body for both."""
+"""How a flow's body calls its tasks: tracked by Prefect, or as plain functions (--no-prefect).
+
+The same body serves both.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 @task(name="store-model", cache_policy=NO_CACHE)
 def store_model(root: str, model: ModelSpec, key: str, sites: list[NeuronSite], attributes: dict[str, Any]) -> str:
-    """Keep every site's weight in the store, so that ranking and editing need no torch. Returns the model store's URL."""
+    """Keep every site's weight in the store, so that ranking and editing need no torch.
+
+    Returns the model store's URL.
+    """
     from tasks.diffusion import pipelines, pruned
 
     store = ModelStore(root, key)

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.drafts import EditDraft
 from storage.models import ModelStore
 from storage.rankings import RankingStore
-from tasks.diffusion.spec import NeuronSite, PruneSpec
+from tasks.diffusion.spec import Branch, NeuronSite, PruneSpec
 from tasks.pruning.masks import candidates, mask
 from tasks.pruning.rankings import Ranking
 
@@ -26,7 +26,7 @@ class RankingKey:
     profile: str
     reference: str
     target: str
-    branch: str
+    branch: Branch
 
     def open(self, root: str) -> RankingStore:
         """The store under a root."""

@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.drafts import EditDraft
+from storage.models import ModelStore
 from tasks.concepts.catalog import load_catalog
 from tasks.concepts.concept import Expectation
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
@@ -50,8 +51,8 @@ def evaluate_batch(
 ) -> list[dict[str, Any]]:
     """Draw some prompts with and without the edit, from the same seeds, and judge both.
 
-    The images go into the edit; those that an interrupted run left there are taken as they are. Returns one row an expected label: {"group", "index", "before", "after"}, the last two
-    telling whether the judge saw it.
+    The images go into the edit; those that an interrupted run left there are taken as they are. Returns one row an
+    expected label: {"group", "index", "before", "after"}, the last two telling whether the judge saw it.
     """
     from tasks.diffusion import pipelines
     from tasks.diffusion.pruned import pruned
@@ -59,11 +60,12 @@ def evaluate_batch(
 
     expected = [part.expectations()[i] for i in indices]
     prompts = [expectation.prompt for expectation in expected]
+    base = ModelStore(draft.root, draft.model).attributes()["weights"]
     right = {}
     for when, masks in (("before", {}), ("after", draft.masks())):
         names = [image_name(part.part, index, when) for index in indices]
         if not all(draft.get(name) for name in names):
-            with pruned(pipelines.load(model), masks) as pipe:
+            with pruned(pipelines.load(model), masks, base if masks else None) as pipe:
                 for name, image in zip(names, pipelines.generate(pipe, prompts, capture), strict=True):
                     draft.put(name, _png(image))
         seen = classifier.load(judge).labels([_image(draft, name) for name in names])

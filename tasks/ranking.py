@@ -21,9 +21,9 @@ LEAST_DEPTH = Decimal("0.2")  # share of a row that is ranked anyway, so that ot
 
 @task(name="rank-concept", task_run_name="rank-{key.reference}-{key.target}", cache_policy=NO_CACHE)
 def rank_concept(root: str, key: RankingKey, sites: list[NeuronSite], sparsity: Decimal) -> str:
-    """Rank every site's neurons, as deep as the sparsity needs, for a pair of prompt sets. Returns the ranking store's URL.
+    """Rank every site's neurons, as deep as the sparsity needs, for a pair of prompt sets.
 
-    A stored ranking that is deep enough is kept as it is.
+    A stored ranking that is deep enough is kept as it is. Returns the ranking store's URL.
     """
     depths = {s.name: max(candidates(sparsity, s.width), candidates(LEAST_DEPTH, s.width), 1) for s in sites}
     ranking, weights = key.open(root), ModelStore(root, key.model)

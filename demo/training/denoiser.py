@@ -1,9 +1,9 @@
 """The demo's denoiser and text encoder, trained together on captioned latents.
 
-The shape is Stable Diffusion's (UNet2DConditionModel with GEGLU feed-forwards and cross-attention, CLIPTextModel). Three
-choices make concepts live in the feed-forwards, as they do in the large models (docs/decisions/002-bundled-model.md):
-convolutions are narrow, carry dropout and decay; several transformer layers follow each of them; and a small penalty
-makes each feed-forward neuron active for few inputs.
+The shape is Stable Diffusion's (UNet2DConditionModel with GEGLU feed-forwards and cross-attention, CLIPTextModel).
+Three choices make concepts live in the feed-forwards, as they do in the large models
+(docs/decisions/002-bundled-model.md): convolutions are narrow, carry dropout and decay; several transformer layers
+follow each of them; and a small penalty makes each feed-forward neuron active for few inputs.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ def build_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderTiny, pictures: np.ndarray) -> torch.Tensor:
-    """Latents of all pictures on all backgrounds [object + 1, style, variant, background, C, h, w]; the last "object" is none."""
+    """Latents of all pictures on all backgrounds [object + 1, style, variant, background, C, h, w].
+
+    The last "object" is none: the backgrounds alone.
+    """
     empty = np.zeros_like(pictures[:1])
     grid = np.concatenate([pictures, empty])
     per_background = []
@@ -142,9 +145,9 @@ def draw_batch(latents: torch.Tensor, rng: np.random.Generator, size: int) -> tu
 def feed_forward_activity(unet: UNet2DConditionModel) -> Iterator[list[torch.Tensor]]:
     """Collects, in each forward pass, the lifetime activity of every feed-forward's neurons, averaged.
 
-    A neuron's lifetime activity is its mean absolute value over its root mean square, both over all tokens of the batch:
-    1 when it is always on, near 0 when it is seldom on, and for few inputs (lifetime sparseness: Willmore and Tolhurst,
-    2001). It does not depend on scale, so that no neuron can pay with a smaller weight.
+    A neuron's lifetime activity is its mean absolute value over its root mean square, both over all tokens of the
+    batch: 1 when it is always on, near 0 when it is seldom on, and for few inputs (lifetime sparseness: Willmore and
+    Tolhurst, 2001). It does not depend on scale, so that no neuron can pay with a smaller weight.
     """
     ratios: list[torch.Tensor] = []
 

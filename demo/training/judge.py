@@ -1,7 +1,8 @@
 """The demo's judge: a small ResNet that names the object and the style of a picture.
 
 It never sees the denoiser: it learns from renderings and from their autoencoder reconstructions, and is tested on
-renderings with other shifts and scales. One classifier, two groups of labels: "object:fox", "object:nothing", "style:noto".
+renderings with other shifts and scales. One classifier, two groups of labels: "object:fox", "object:nothing" and
+"style:noto".
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ def build() -> ResNetForImageClassification:
 
 
 def batch(pictures: np.ndarray, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures [size, 3, H, W] in -1..1 and labels [size, 2]: object (the last is "nothing") and style (-100 for nothing)."""
+    """Pictures [size, 3, H, W] in -1..1 and labels [size, 2], the object's and the style's.
+
+    The last object is "nothing"; its style is -100.
+    """
     objects, styles, variants = pictures.shape[:3]
     x = np.empty((size, 3, emoji.SIZE, emoji.SIZE), np.float32)
     labels = np.stack([rng.integers(objects, size=size), rng.integers(styles, size=size)], 1)
-    for i, (o, s) in enumerate(labels):
-        x[i] = emoji.on_background(pictures[o, s, rng.integers(variants)], str(rng.choice(list(emoji.BACKGROUNDS))))
+    for k, (o, s) in enumerate(labels):
+        x[k] = emoji.on_background(pictures[o, s, rng.integers(variants)], str(rng.choice(list(emoji.BACKGROUNDS))))
     for i in np.flatnonzero(rng.random(size) < 0.05):
         background = str(rng.choice(list(emoji.BACKGROUNDS)))
         x[i] = emoji.on_background(np.zeros_like(pictures[0, 0, 0]), background)
@@ -49,7 +53,7 @@ def batch(pictures: np.ndarray, rng: np.random.Generator, size: int) -> tuple[to
 
 
 def blemish(x: torch.Tensor, vae: AutoencoderTiny, rng: np.random.Generator) -> torch.Tensor:
-    """Half of the pictures through the autoencoder with noisy latents, all with a little noise and another brightness."""
+    """Half of the pictures through the autoencoder with noisy latents; all with some noise and another brightness."""
     x = x.clone()
     half = torch.from_numpy(rng.random(len(x)) < 0.5)
     with torch.no_grad():

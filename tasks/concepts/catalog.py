@@ -34,6 +34,7 @@ from tasks.concepts.prompts import Prompt, PromptSet
 EVALUATION_SEED = 1_000_000  # evaluation prompts are drawn from other noise than captured ones
 
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
+Texts = Annotated[list[Text], Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -62,8 +63,8 @@ class Entry(_Strict):
     slug: str
     kind: str
     words: Text | None = None  # default: the kind's word list at this slug
-    reference: list[Text] | None = None
-    target: list[Text] | None = None
+    reference: Texts | None = None
+    target: Texts | None = None
     seed: int = Field(default=0, ge=0, le=2**31)
 
 
@@ -80,7 +81,10 @@ class CatalogFile(_Strict):
 
 
 class Catalog:
-    """A validated catalog: concepts by slug, and the defaults of capture and pruning. Raises ValueError in one sentence."""
+    """A validated catalog: concepts by slug, and the defaults of capture and pruning.
+
+    Raises ValueError in one sentence.
+    """
 
     def __init__(self, file: CatalogFile) -> None:
         self.file = file
@@ -151,14 +155,18 @@ class Catalog:
         for template in (recipe.reference, recipe.target):
             templates.check(template, words)
         both = [*templates.placeholders(recipe.reference), *templates.placeholders(recipe.target)]
-        # The salt is the kind, not the slug: concepts that take no word from the reference's lists share one reference set.
+        # The salt is the kind, not the slug: concepts that take no word from the reference's lists share one reference
+        # set.
         picked = templates.choices(list(dict.fromkeys(both)), words, recipe.pairs, entry.kind)
         reference, target = (
-            PromptSet(tuple(
-                Prompt(templates.fill(template, words, choice, spoken), recipe.seed + i) for i, choice in enumerate(picked)
-            ))
+            PromptSet(
+                tuple(
+                    Prompt(templates.fill(template, words, choice, spoken), recipe.seed + i)
+                    for i, choice in enumerate(picked)
+                )
+            )
             for template in (recipe.reference, recipe.target)
-        )  # fmt: skip
+        )
         return reference, target
 
     def _evaluation(self, entry: Entry, recipe: Recipe | None) -> EvaluationSet:
@@ -186,12 +194,17 @@ class Catalog:
 
 
 def load_catalog(path: Path) -> Catalog:
-    """The catalog of a TOML file. Raises ValueError in one sentence that names the file, the place and what was wrong."""
+    """The catalog of a TOML file.
+
+    Raises ValueError in one sentence that names the file, the place and what was wrong.
+    """
     try:
         return Catalog(CatalogFile.model_validate(tomllib.loads(path.read_text("utf-8"))))
     except FileNotFoundError:
         raise ValueError(f"no catalog at {path}; give the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except OSError as error:
+        raise ValueError(f"catalog {path} cannot be read: {error.strerror}; give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"catalog {path} is not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]

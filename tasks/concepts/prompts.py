@@ -38,7 +38,10 @@ class PromptPair:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """An ordered list of different prompts, addressed by its digest. Raises ValueError when it is empty or repeats one."""
+    """An ordered list of different prompts, addressed by its digest.
+
+    Raises ValueError when it is empty or repeats one.
+    """
 
     prompts: tuple[Prompt, ...]
 

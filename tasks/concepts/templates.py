@@ -29,11 +29,13 @@ def placeholders(template: str) -> list[str]:
 
 
 def check(template: str, words: Words) -> None:
-    """Raises ValueError when a placeholder names no list."""
+    """Raises ValueError when a placeholder names no list, or an empty one."""
     for name in placeholders(template):
         if name != CONCEPT and name not in words:
             known = ", ".join([CONCEPT, *words])
             raise ValueError(f"template {template!r} has {{{name}}}, which is no word list; known are {known}")
+        if name != CONCEPT and not words[name]:
+            raise ValueError(f"template {template!r} has {{{name}}}, but no word is left in that list; add some")
 
 
 def choices(names: Sequence[str], words: Words, count: int, salt: str) -> list[Choice]:

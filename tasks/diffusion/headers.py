@@ -35,7 +35,10 @@ class ModelCard:
 
 
 def read_card(model: ModelSpec, kinds: Sequence[str]) -> ModelCard:
-    """The card of a model, from its files alone. Raises ValueError when it is missing, unsafe or of an unknown family."""
+    """The card of a model, from its files alone.
+
+    Raises ValueError when it is missing, unsafe or of an unknown family.
+    """
     folder = resolve(model)
     digest = fingerprint(folder)
     name = re.sub(r"[^a-z0-9]+", "-", Path(model.path).name.lower()).strip("-") or "model"
@@ -89,7 +92,7 @@ def profile_of(card: ModelCard, capture: CaptureSpec) -> tuple[str, dict[str, An
         "model": {"id": card.id, "revision": card.revision, "fingerprint": card.fingerprint, "key": card.key},
         "dtype": card.dtype,
         "scheduler": card.scheduler,
-        "capture": {**asdict(capture), "kinds": sorted(capture.kinds)},
+        "capture": {**asdict(capture), "guidance": float(capture.guidance), "kinds": sorted(capture.kinds)},
         "sites": [asdict(site) for site in card.sites],
     }
     determining = {key: value for key, value in document.items() if key != "model"}

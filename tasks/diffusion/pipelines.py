@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -12,7 +13,7 @@ import transformers
 from PIL import Image
 
 from tasks.concepts.prompts import Prompt
-from tasks.diffusion.sources import resolve
+from tasks.diffusion.sources import fingerprint, resolve
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
 
 
@@ -25,9 +26,17 @@ def choose_device(wish: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-@lru_cache(maxsize=1)
 def load(model: ModelSpec) -> Any:
-    """The pipeline of a model, ready on its device; kept for the life of the process. Raises ValueError as `resolve` does."""
+    """The pipeline of a model, ready on its device; kept for the life of the process, or until its files change.
+
+    Raises ValueError as `resolve` does.
+    """
+    folder = Path(model.path).expanduser()
+    return _load(model, fingerprint(folder) if folder.is_dir() else None)  # a hub id's revision cannot change
+
+
+@lru_cache(maxsize=1)
+def _load(model: ModelSpec, files: str | None) -> Any:
     _hush()
     pipe = diffusers.DiffusionPipeline.from_pretrained(
         resolve(model),
@@ -41,13 +50,13 @@ def load(model: ModelSpec) -> Any:
     return pipe.to(choose_device(model.device))
 
 
-def timesteps(pipe: Any, steps: int) -> list[int]:
+def timesteps(pipe: Any, steps: int) -> list[float]:
     """The scheduler's timestep of every denoiser call, in order; may be longer than `steps` (PNDM: 51 for 50)."""
     pipe.scheduler.set_timesteps(steps)
-    return [int(t) for t in pipe.scheduler.timesteps]
+    return [float(t) for t in pipe.scheduler.timesteps]
 
 
-def captured_timesteps(pipe: Any, spec: CaptureSpec) -> list[int]:
+def captured_timesteps(pipe: Any, spec: CaptureSpec) -> list[float]:
     """The timesteps inside the captured window. Raises ValueError when the window is longer than the run."""
     every = timesteps(pipe, spec.steps)
     if spec.window is not None and spec.window > len(every):
@@ -62,8 +71,10 @@ def generate(
 ) -> list[Image.Image]:
     """Draw one image a prompt, from the prompt's own seed.
 
-    With `window`, denoising stops after that many denoiser calls and nothing is decoded: the list is empty.
+    With `window`, denoising stops after that many denoiser calls and nothing is decoded: the list is empty. Raises
+    ValueError for a prompt that the text encoder would cut short.
     """
+    _check_lengths(pipe, prompts)
     calls = 0
 
     def stop(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> dict[str, Any]:
@@ -84,6 +95,15 @@ def generate(
         **size,
     )
     return [] if window is not None else list(output.images)
+
+
+def _check_lengths(pipe: Any, prompts: Sequence[Prompt]) -> None:
+    """What is cut off is not drawn: a target prompt may lose its concept. No prompt in the message: it may be logged."""
+    limit = pipe.tokenizer.model_max_length
+    for prompt in prompts:
+        length = len(pipe.tokenizer(prompt.text).input_ids)
+        if length > limit:
+            raise ValueError(f"prompt {prompt.name} has {length} tokens, but the text encoder reads {limit}; shorten it")
 
 
 def _hush() -> None:

@@ -41,7 +41,7 @@ def patched(weight: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     """A copy of `weight` [out, neuron] that is zero where `mask` is True. Raises ValueError when the shapes differ."""
     if tuple(weight.shape) != mask.shape:
         raise ValueError(f"mask of shape {mask.shape} for a weight of shape {tuple(weight.shape)}: another model")
-    return weight.detach().masked_fill(torch.from_numpy(mask).to(weight.device), 0)
+    return weight.detach().masked_fill(torch.tensor(mask, dtype=torch.bool, device=weight.device), 0)
 
 
 @contextmanager
@@ -70,9 +70,10 @@ def pruned(pipe: Any, masks: Mapping[str, np.ndarray], base: str | None = None) 
 def patch(pipe: Any, masks: Mapping[str, np.ndarray], base: str) -> None:
     """Zero the masked weights of the pipeline for good. Raises ValueError if its weights are not `base`'s."""
     check_base(pipe, base, {name.partition(".")[0] for name in masks})
-    for name, mask in masks.items():
-        weight = linear(pipe, name).weight
-        weight.copy_(patched(weight, mask))
+    weights = {name: linear(pipe, name).weight for name in masks}
+    replacements = {name: patched(weight, masks[name]) for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.copy_(replacements[name])
 
 
 def site_weights(pipe: Any, sites: Iterable[NeuronSite]) -> dict[str, np.ndarray]:

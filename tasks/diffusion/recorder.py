@@ -29,7 +29,7 @@ def energy(x_BTN: torch.Tensor) -> torch.Tensor:
     """
     square_BTN = x_BTN.detach().float().square()
     length_BT = square_BTN.sum(-1)
-    weight_BT = torch.where(length_BT > 0, 1 / length_BT, torch.zeros_like(length_BT))
+    weight_BT = 1 / length_BT.clamp_min(torch.finfo(torch.float32).tiny)  # finite, also for a zero token
     return torch.bmm(weight_BT[:, None, :], square_BTN)[:, 0]
 
 
@@ -74,12 +74,13 @@ def record(pipe: Any, sites: Sequence[NeuronSite], branches: int) -> Iterator[Re
     def hook_for(name: str) -> Any:
         return lambda module, args: recording._observe(name, args[0])
 
+    linears = {site.name: linear(pipe, site.name) for site in sites}
     handles = []
     try:
         for component in dict.fromkeys(site.component for site in sites):
             handles.append(getattr(pipe, component).register_forward_pre_hook(recording._count, with_kwargs=True))
-        for site in sites:
-            handles.append(linear(pipe, site.name).register_forward_pre_hook(hook_for(site.name)))
+        for name, module in linears.items():
+            handles.append(module.register_forward_pre_hook(hook_for(name)))
         yield recording
     finally:
         for handle in handles:

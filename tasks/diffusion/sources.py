@@ -48,12 +48,17 @@ def check_folder(folder: Path) -> None:
 def fingerprint(folder: Path) -> str:
     """sha256 (hex) over the relative path and sha256 of every weight, config and tokenizer file of a model."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in CONTENT_SUFFIXES]
-    rows = [[path.relative_to(folder).as_posix(), _sha256(path, path.stat().st_mtime_ns)] for path in files]
+    rows = [[path.relative_to(folder).as_posix(), _digest_of(path)] for path in files]
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
+def _digest_of(path: Path) -> str:
+    stat = path.stat()
+    return _sha256(path, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino))
+
+
 @lru_cache(maxsize=1024)
-def _sha256(path: Path, modified_ns: int) -> str:
+def _sha256(path: Path, version: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -66,9 +71,12 @@ def _from_hub(model: ModelSpec) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = [f"*{suffix}" for suffix in sorted(CONTENT_SUFFIXES)]
+    wanted = ["model_index.json", *(f"*/*{suffix}" for suffix in sorted(CONTENT_SUFFIXES))]
+    unwanted = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]  # gigabytes that `load` does not read
     try:
-        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(model.path, revision=model.revision, allow_patterns=wanted, ignore_patterns=unwanted)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise ValueError(
             f"could not fetch {model.path} at {model.revision[:12]} ({type(error).__name__}); "

@@ -1,0 +1,34 @@
+"""Writes the trained parts as the pipeline that ships: fp16 safetensors that diffusers loads by from_pretrained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+
+from demo.training.denoiser import Training, build_scheduler, build_text_encoder, build_unet
+
+
+def pipeline(training: Training, vae: AutoencoderTiny) -> StableDiffusionPipeline:
+    """The pipeline of a training's averaged weights, without the training's dropout."""
+    unet = build_unet(training.latents.shape[-3], conv_dropout=0.0)
+    text_encoder = build_text_encoder(len(training.tokenizer))
+    averaged_unet, averaged_text_encoder = training.ema
+    unet.load_state_dict(averaged_unet.state_dict())
+    text_encoder.load_state_dict(averaged_text_encoder.state_dict())
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder.eval(),
+        tokenizer=training.tokenizer,
+        unet=unet.eval(),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def save(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    """Save a pipeline in half precision, without the names of this machine's folders in its configs."""
+    pipe.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
