@@ -164,7 +164,7 @@ def capture_spec(request: Request, catalog: Catalog) -> CaptureSpec:
     given = {"steps": request.steps, "window": request.window, "guidance": request.guidance,
              "height": request.size, "width": request.size}  # fmt: skip
     values = {**catalog.file.capture, **{key: value for key, value in given.items() if value is not None}}
-    spec = _checked(f"[capture] of catalog {request.catalog_path}", values, CaptureSpec)
+    spec = _checked(f"[capture] of catalog {request.catalog_path}", values, given, CaptureSpec)
     if spec.window is not None and spec.window > spec.steps * MAX_CALLS_A_STEP:
         raise ValueError(f"window is {spec.window}, but {spec.steps} steps are run; give a smaller --window")
     for side in (spec.height, spec.width):
@@ -180,7 +180,7 @@ def prune_spec(request: Request, defaults: Mapping[str, Any]) -> PruneSpec:
     if missing := {"sparsity", "t_hat"} - set(values):
         raise ValueError(f"neither the catalog nor an option sets {' or '.join(sorted(missing))}; give it")
     place = f"[prune] of catalog {request.catalog_path}"
-    return _checked(place, {**values, "sparsity": parse_sparsity(values["sparsity"])}, PruneSpec)
+    return _checked(place, {**values, "sparsity": parse_sparsity(values["sparsity"])}, given, PruneSpec)
 
 
 def _check_branch(prune: PruneSpec, captured: Sequence[str]) -> None:
@@ -188,9 +188,10 @@ def _check_branch(prune: PruneSpec, captured: Sequence[str]) -> None:
         raise ValueError(f"branch {prune.branch} is not run at this guidance; choose both or {' or '.join(captured)}")
 
 
-def _checked(place: str, values: Mapping[str, Any], spec: type[Spec]) -> Spec:
+def _checked(place: str, values: Mapping[str, Any], given: Mapping[str, Any], spec: type[Spec]) -> Spec:
     """A spec of values from a file, whose types are anything: 4 becomes 4.0 where that is meant, so that digests agree.
 
+    `place` is where they stand, unless the request gives them.
     Raises ValueError in one sentence.
     """
     known = [field.name for field in fields(spec)]
@@ -203,7 +204,8 @@ def _checked(place: str, values: Mapping[str, Any], spec: type[Spec]) -> Spec:
         if first["type"] == "value_error":  # the spec's own sentence
             raise ValueError(str(first["ctx"]["error"])) from None
         name = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}: {name} is {first['input']!r}: {first['msg']}") from None
+        where = "" if given.get(name) is not None else f"{place}: "
+        raise ValueError(f"{where}{name} is {str(first['input'])!r}: {first['msg']}") from None
 
 
 def _evaluation(request: Request, concept: Concept, model: ModelSpec, capture: CaptureSpec) -> Evaluation | None:

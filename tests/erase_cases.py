@@ -47,20 +47,20 @@ photo = "photo"
 of = "of"
 
 [recipes.object]
-reference = "{object} in the style of {style}"
-target = "{concept} in the style of {style}"
+reference = "{object} in style of {style}"
+target = "{concept} in style of {style}"
 pairs = 3
 concept = ["{concept}"]
-others = ["{object} in the style of {style}"]
+others = ["{object} in style of {style}"]
 concept_prompts = 3
 others_prompts = 4
 
 [recipes.style]
 reference = "{object}"
-target = "{object} in the style of {concept}"
+target = "{object} in style of {concept}"
 pairs = 3
-concept = ["{object} in the style of {concept}"]
-others = ["{object} in the style of {style}"]
+concept = ["{object} in style of {concept}"]
+others = ["{object} in style of {style}"]
 concept_prompts = 2
 others_prompts = 2
 

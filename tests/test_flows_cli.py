@@ -72,11 +72,11 @@ BAD = [
     (["fox", "--sparsity", "0"], "sparsity is 0; it must be above 0"),
     (["fox", "--sparsity", "1.5"], "sparsity is 1.5; it must be above 0 and at most 1"),
     (["fox", "--sparsity", "x"], "sparsity 'x' is not a number; give a share such as 0.05, or 5%"),
-    (["fox", "--sparsity", "nan"], "sparsity"),
+    (["fox", "--sparsity", "nan"], "^conceptprune: sparsity is 'NaN': Input should be a finite number"),
     (["fox", "--t-hat", "999"], "t_hat is 999, but only 3 steps are captured"),
     (["fox", "--t-hat", "0"], "t_hat is 0; it must be 1 or more"),
     (["fox", "--vote-share", "1"], "vote_share is 1.0; it must be 0 or more and below 1"),
-    (["fox", "--branch", "left"], "branch"),
+    (["fox", "--branch", "left"], "^conceptprune: branch is 'left': Input should be 'both', 'cond' or 'uncond'"),
     (["fox", "--branch", "uncond", "--guidance", "1"], "branch uncond is not run at this guidance"),
     (["fox", "--steps", "0"], "steps is 0; it must be 1 or more"),
     (["fox", "--window", "99"], "window is 99, but 4 steps are run"),
@@ -128,7 +128,7 @@ def test_a_model_with_pickles_or_code_is_refused(case: Case, tmp_path: Path, nam
         ('kind = "style"', 'kind = "stile"', "concept apple has kind 'stile', which has no recipe"),
         ("steps = 4", "stops = 4", r"\[capture\] of catalog \S+ has stops, which is unknown; known are steps, window,"),
         ("steps = 4", 'steps = "four"', r"\[capture\] of catalog \S+: steps is 'four': .*integer"),
-        ("t_hat = 2", "t_hat = 2.5", r"\[prune\] of catalog \S+: t_hat is 2.5: .*integer"),
+        ("t_hat = 2", "t_hat = 2.5", r"\[prune\] of catalog \S+: t_hat is '2.5': .*integer"),
         ("t_hat = 2", "that = 2", "neither the catalog nor an option sets t_hat; give it"),
         ("t_hat = 2", "t_hat = 2\nvotes = 1", r"\[prune\] of catalog \S+ has votes, which is unknown"),
     ],
@@ -184,9 +184,11 @@ def test_people_see_where_it_is_and_what_changed(case: Case, erased: Path) -> No
     result = cli("erase", "fox", *case.options(erased), "--no-prefect")
     assert re.search(r"pruned [\d,]+ of [\d,]+ weights of 4 sites", result.stdout)
     url = re.search(r"edit +(\S+)", result.stdout)
-    assert url and Path(url[1]).is_dir()
+    assert url
+    assert Path(url[1]).is_dir()
     sheet = re.search(r"images +(\S+)", result.stdout)
-    assert sheet and Path(sheet[1]).is_file()
+    assert sheet
+    assert Path(sheet[1]).is_file()
     shown = cli("show", "fox", "--store", erased).stdout
     for phrase in ("3/3", "latest", "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2", url[1]):
         assert phrase in shown

@@ -21,7 +21,7 @@ from tasks.diffusion.spec import CaptureSpec
 from tests import erase_cases, tiny
 
 SPEC = CaptureSpec(steps=3, height=32, width=32)
-PROMPTS = [Prompt("a fox", 0), Prompt("a cat in the style of apple", 1)]
+PROMPTS = [Prompt("a fox", 0), Prompt("a cat in style of apple", 1)]
 
 
 @pytest.fixture(scope="module")
