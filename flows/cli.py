@@ -139,9 +139,14 @@ def _request(options: dict[str, Any]) -> Request:
 def _answer(work: Callable[[], Any], as_json: bool, printer: Callable[[Any], None] | None = None) -> None:
     """Run, then print for people or as JSON; bad input is one sentence and exit code 2."""
     from flows import showing
+    from storage.edits import CorruptEdit
+    from storage.zarrs import DamagedStore
 
     try:
         result = work()
+    except (DamagedStore, CorruptEdit) as error:  # nothing that the user wrote: what was stored is damaged
+        typer.echo(f"conceptprune: {error}", err=True)
+        raise typer.Exit(1) from None
     except ValueError as error:
         typer.echo(f"conceptprune: {error}", err=True)
         raise typer.Exit(2) from None

@@ -55,6 +55,8 @@ def print_outcome(outcome: Outcome) -> None:
         f"branch {prune['branch']}",
         soft_wrap=True,
     )
+    if not table_rows:
+        out.print("no images were drawn and nothing was judged: --evaluate does both")
     out.print(f"edit    {outcome.url}", soft_wrap=True)
     if outcome.sheet:
         out.print(f"images  {outcome.sheet}", soft_wrap=True)
@@ -88,8 +90,8 @@ def print_description(found: dict[str, Any]) -> None:
         )
     out.print(table)
     table = Table(title=f"{found['concept']}: edits", title_justify="left")
-    for name in ("edit", "sparsity", "t_hat", "vote_share", "pruned", "concept", "others", ""):
-        table.add_column(name)
+    for name in ("edit", "k", "t_hat", "share", "pruned", "concept", "others", ""):
+        table.add_column(name, no_wrap=True)
     for edit in found["edits"]:
         table.add_row(*_edit_row(edit))
     out.print(table)

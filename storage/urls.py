@@ -33,6 +33,8 @@ class Root:
 
     def __init__(self, url: RootLike) -> None:
         object.__setattr__(self, "url", _local_directory(os.fspath(url)))
+        if os.path.isfile(self.url):
+            raise ValueError(f"the store's root {self.url} is a file; give a directory")
 
     def __fspath__(self) -> str:
         return self.url

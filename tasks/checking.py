@@ -14,9 +14,13 @@ from tasks.pruning.masks import check_sparsity
 def check_model(model: ModelSpec, capture: CaptureSpec) -> tuple[ModelCard, str, dict[str, Any]]:
     """A model's card, and the digest and document of its profile, read from its files.
 
-    Raises ValueError in one sentence when the model is missing, holds pickles or code, or is of an unknown family.
+    Raises ValueError in one sentence when the model is missing, holds pickles or code, is of an unknown family, or was
+    trained with fewer timesteps than the capture has steps.
     """
     card = read_card(model, capture.kinds)
+    trained = card.scheduler.get("num_train_timesteps", capture.steps)
+    if capture.steps > trained:
+        raise ValueError(f"steps is {capture.steps}, but {model.path} was trained with {trained} timesteps; give fewer")
     return card, *profile_of(card, capture)
 
 

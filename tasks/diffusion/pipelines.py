@@ -18,7 +18,11 @@ from tasks.diffusion.spec import CaptureSpec, ModelSpec
 
 
 def choose_device(wish: str) -> str:
-    """The device to run on: the wish, or for "auto" cuda, mps or cpu, in this order."""
+    """The device to run on: the wish, or for "auto" cuda, mps or cpu, in this order. Raises ValueError if absent."""
+    if wish.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {wish} was asked for, but torch finds no CUDA here; use cpu or auto")
+    if wish == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device mps was asked for, but torch finds no Apple GPU here; use cpu or auto")
     if wish != "auto":
         return wish
     if torch.cuda.is_available():
@@ -98,12 +102,14 @@ def generate(
 
 
 def _check_lengths(pipe: Any, prompts: Sequence[Prompt]) -> None:
-    """What is cut off is not drawn: a target prompt may lose its concept. No prompt in the message: it may be logged."""
+    """What is cut off is not drawn: a target may lose its concept. No prompt in the message: it may be logged."""
     limit = pipe.tokenizer.model_max_length
     for prompt in prompts:
         length = len(pipe.tokenizer(prompt.text).input_ids)
         if length > limit:
-            raise ValueError(f"prompt {prompt.name} has {length} tokens, but the text encoder reads {limit}; shorten it")
+            raise ValueError(
+                f"prompt {prompt.name} has {length} tokens, but the text encoder reads {limit}; shorten it"
+            )
 
 
 def _hush() -> None:

@@ -43,6 +43,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"dtype {self.dtype!r} is unknown; use float32, float16 or bfloat16")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ValueError(f"device {self.device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps")
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(
                 f"revision {self.revision!r} is not a commit; give all 40 hex digits, so that the weights cannot change"
@@ -85,7 +87,7 @@ class PruneSpec:
     kinds: tuple[str, ...] = ("ffn",)
 
     def __post_init__(self) -> None:
-        if not 0 < self.sparsity <= 1:
+        if not self.sparsity.is_finite() or not 0 < self.sparsity <= 1:
             raise ValueError(f"sparsity is {self.sparsity}; it must be above 0 and at most 1, such as 0.05 for 5 %")
         if self.t_hat < 1:
             raise ValueError(f"t_hat is {self.t_hat}; it must be 1 or more: the first denoiser calls that vote")
