@@ -34,9 +34,13 @@ LAYERS = 3  # transformer layers a block
 class Recipe:
     """The settings of one training."""
 
-    steps: int = 2600
+    steps: int = 2000  # first phase: learn to draw
+    grounding_steps: int = 700  # second phase: bring the text's effect into the feed-forwards
     batch: int = 64
     learning_rate: float = 1e-3
+    grounding_rate: float = 5e-4
+    grounding_batch: int = 24  # pictures that are also predicted with the feed-forwards off
+    grounding_weight: float = 3.0
     warmup: int = 100  # steps
     ema: float = 0.998
     min_snr: float = 5.0  # min-SNR weighting (Hang et al., 2023)
@@ -163,6 +167,21 @@ def feed_forward_activity(unet: UNet2DConditionModel) -> Iterator[list[torch.Ten
             hook.remove()
 
 
+@contextmanager
+def feed_forwards_off(unet: UNet2DConditionModel) -> Iterator[None]:
+    """Every feed-forward's output is its bias alone, as if all its neurons were pruned."""
+
+    def silence(module: torch.nn.Linear, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return module.bias.expand_as(output)
+
+    hooks = [m.register_forward_hook(silence) for n, m in unet.named_modules() if n.endswith("ff.net.2")]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def parameter_groups(unet: torch.nn.Module, text_encoder: torch.nn.Module, decay: float) -> list[dict]:
     """AdamW's groups: the feed-forwards, the text encoder and vectors without decay, all other matrices with it."""
     named = list(unet.named_parameters())
@@ -214,25 +233,41 @@ class Training:
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.text_encoder(tokens).last_hidden_state
 
-    def loss(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """The min-SNR weighted noise prediction error of one batch, and the feed-forwards' activity."""
+    def loss(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The min-SNR weighted noise prediction error of one batch, the feed-forwards' activity, and the text's leak.
+
+        The leak (second phase only) is how much a prediction without feed-forwards still depends on the text: the mean
+        squared difference between two captions' predictions for the same noisy picture, with the feed-forwards off.
+        """
         x, texts = draw_batch(self.latents, rng, self.recipe.batch)
         timestep = torch.randint(1000, (len(x),))
         noise = torch.randn_like(x)
         alpha = self.alphas[timestep][:, None, None, None]
         noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+        text = self.encode_text(texts)
         with feed_forward_activity(self.unet) as ratios:
-            guess = self.unet(noisy, timestep, self.encode_text(texts)).sample
+            guess = self.unet(noisy, timestep, text).sample
         snr = (alpha / (1 - alpha)).flatten()
         weight = snr.clamp(max=self.recipe.min_snr) / snr
-        return (weight * (guess - noise).square().mean((1, 2, 3))).mean(), torch.stack(ratios).mean()
+        error = (weight * (guess - noise).square().mean((1, 2, 3))).mean()
+        if self.step < self.recipe.steps:
+            return error, torch.stack(ratios).mean(), torch.zeros(())
+        part = slice(self.recipe.grounding_batch)
+        with feed_forwards_off(self.unet):
+            own = self.unet(noisy[part], timestep[part], text[part]).sample
+            other = self.unet(noisy[part], timestep[part], text[part].roll(1, 0)).sample
+        leak = (weight[part] * (own - other).square().mean((1, 2, 3))).mean()
+        return error, torch.stack(ratios).mean(), leak
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to a hundredth."""
-        if self.step < self.recipe.warmup:
-            return self.recipe.learning_rate * (self.step + 1) / self.recipe.warmup
-        share = (self.step - self.recipe.warmup) / (self.recipe.steps - self.recipe.warmup)
-        return self.recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1))))
+        """Each phase: linear warm-up, then a cosine to a hundredth."""
+        step, steps, peak = self.step, self.recipe.steps, self.recipe.learning_rate
+        if step >= steps:
+            step, steps, peak = step - steps, self.recipe.grounding_steps, self.recipe.grounding_rate
+        if step < self.recipe.warmup:
+            return peak * (step + 1) / self.recipe.warmup
+        share = (step - self.recipe.warmup) / (steps - self.recipe.warmup)
+        return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1))))
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -241,25 +276,27 @@ class Training:
         current = [*self.unet.parameters(), *self.text_encoder.parameters()]
         torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - decay)
 
-    def run(self, until: int | None = None) -> None:
-        """Train up to step `until` (all of the recipe by default), saving every 200 steps."""
+    def run(self) -> None:
+        """Train both phases, saving every 200 steps."""
         mean, start = 0.0, time.monotonic()
-        last = until or self.recipe.steps
+        last = self.recipe.steps + self.recipe.grounding_steps
         while self.step < last:
             rng = np.random.default_rng((self.recipe.seed, self.step))
             torch.manual_seed(int(rng.integers(2**62)))
-            loss, ratio = self.loss(rng)
+            loss, ratio, leak = self.loss(rng)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate()
             self.optimizer.zero_grad()
-            (loss + self.recipe.sparsity_penalty * ratio).backward()
+            (loss + self.recipe.sparsity_penalty * ratio + self.recipe.grounding_weight * leak).backward()
             torch.nn.utils.clip_grad_norm_([*self.unet.parameters(), *self.text_encoder.parameters()], 1.0)
             self.optimizer.step()
             self.update_ema()
             mean = 0.98 * mean + 0.02 * loss.item() if mean else loss.item()
             if self.step % 50 == 0:
                 seconds = time.monotonic() - start
-                print(f"step {self.step} loss {mean:.4f} activity {ratio.item():.3f} {seconds:.0f} s", flush=True)
+                print(
+                    f"step {self.step} loss {mean:.4f} activity {ratio:.3f} leak {leak:.4f} {seconds:.0f} s", flush=True
+                )
             self.step += 1
             if self.step % 200 == 0 or self.step == last:
                 self.save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -32,3 +33,7 @@ def pipeline(training: Training, vae: AutoencoderTiny) -> StableDiffusionPipelin
 def save(pipe: StableDiffusionPipeline, folder: Path) -> None:
     """Save a pipeline in half precision, without the names of this machine's folders in its configs."""
     pipe.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text("utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
