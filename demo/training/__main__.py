@@ -1,7 +1,7 @@
 """Trains the bundled model from scratch: python -m demo.training [--folder training] [--steps N].
 
 Four stages, each kept in the folder when it is done; a stopped training goes on from its last checkpoint. On two cores
-the autoencoder takes about 11 minutes, the judge 2, the denoiser 35. The results replace demo/emoji and demo/judge.
+the autoencoder takes about 11 minutes, the judge 2, the denoiser 40. The results replace demo/emoji and demo/judge.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The shape is Stable Diffusion's (UNet2DConditionModel with GEGLU feed-forwards and cross-attention, CLIPTextModel).
 Three choices make concepts live in the feed-forwards, as they do in the large models
 (docs/decisions/002-bundled-model.md): convolutions are narrow, carry dropout and decay; several transformer layers
-follow each of them; and a small penalty makes each feed-forward neuron active for few inputs.
+follow each of them; and a small penalty makes each feed-forward neuron active for few inputs. A second phase then
+brings what the text does into the feed-forwards: without them, the prediction shall not depend on the caption.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Recipe:
     """The settings of one training."""
 
     steps: int = 2000  # first phase: learn to draw
-    grounding_steps: int = 700  # second phase: bring the text's effect into the feed-forwards
+    grounding_steps: int = 620  # second phase: bring the text's effect into the feed-forwards
     batch: int = 64
     learning_rate: float = 1e-3
     grounding_rate: float = 5e-4
@@ -47,6 +48,7 @@ class Recipe:
     conv_dropout: float = 0.1
     conv_decay: float = 0.3  # AdamW weight decay of everything but the feed-forwards and the text encoder
     sparsity_penalty: float = 0.01  # on how much of its time a feed-forward neuron is active
+    grounding_penalty: float = 0.06  # the same in the second phase
     seed: int = 0
 
 
@@ -287,7 +289,9 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate()
             self.optimizer.zero_grad()
-            (loss + self.recipe.sparsity_penalty * ratio + self.recipe.grounding_weight * leak).backward()
+            grounding = self.step >= self.recipe.steps
+            penalty = self.recipe.grounding_penalty if grounding else self.recipe.sparsity_penalty
+            (loss + penalty * ratio + self.recipe.grounding_weight * leak).backward()
             torch.nn.utils.clip_grad_norm_([*self.unet.parameters(), *self.text_encoder.parameters()], 1.0)
             self.optimizer.step()
             self.update_ema()
