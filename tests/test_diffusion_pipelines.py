@@ -131,5 +131,11 @@ def test_a_missing_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_device_that_was_asked_for_is_taken() -> None:
-    assert choose_device("cuda:1") == "cuda:1"
+    assert choose_device("cpu") == "cpu"
     assert choose_device("auto") in {"cuda", "mps", "cpu"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(ValueError, match="finds no CUDA here; use cpu or auto"):
+        choose_device("cuda:1")

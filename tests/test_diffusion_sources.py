@@ -83,8 +83,8 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monkey
 def test_a_hub_snapshot_is_checked_too(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     asked = {}
 
-    def download(name: str, revision: str, allow_patterns: list[str]) -> str:
-        asked.update(name=name, revision=revision, patterns=allow_patterns)
+    def download(name: str, revision: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.update(name=name, revision=revision, patterns=allow_patterns, unwanted=ignore_patterns)
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
@@ -92,6 +92,8 @@ def test_a_hub_snapshot_is_checked_too(monkeypatch: pytest.MonkeyPatch, folder: 
     assert resolve(spec) == folder
     assert asked["revision"] == REVISION
     assert not {"*", "*.bin", "*.py"} & set(asked["patterns"])
+    assert "*.safetensors" not in asked["patterns"]  # single-file checkpoints at the root are gigabytes of their own
+    assert "*.fp16.*" in asked["unwanted"]
     (folder / "unet" / "pipeline.py").touch()
     assert "unet/pipeline.py" in refusal(spec.path, REVISION)
 
