@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.concepts.prompts import MAX_SEED, Prompt, PromptPair, PromptSet, reference_set, target_set
+from tasks.concepts.prompts import MAX_SEED, Prompt, PromptSet
 
 PROMPTS = (Prompt("a fox", 0), Prompt("a fox", 1), Prompt("un renard à l'aube", 2**31))
 
@@ -53,9 +53,3 @@ def test_an_empty_set_is_refused() -> None:
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match=f"seed {seed} is out of range"):
         Prompt("a fox", seed)
-
-
-def test_pairs_become_two_sets_of_the_same_seeds() -> None:
-    pairs = (PromptPair("a cat", "a fox", 3), PromptPair("a dog", "a fox", 4))
-    assert reference_set(pairs).prompts == (Prompt("a cat", 3), Prompt("a dog", 4))
-    assert target_set(pairs).prompts == (Prompt("a fox", 3), Prompt("a fox", 4))

@@ -28,15 +28,6 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class PromptPair:
-    """Two prompts that differ only in the concept, drawn from one seed."""
-
-    reference: str
-    target: str
-    seed: int
-
-
-@dataclass(frozen=True)
 class PromptSet:
     """An ordered list of different prompts, addressed by its digest.
 
@@ -62,16 +53,6 @@ class PromptSet:
     def digest(self) -> str:
         """16 hex digits of the sha256 of the (text, seed)s in order: the set's address in the store."""
         return _digest([[prompt.text, prompt.seed] for prompt in self.prompts])
-
-
-def reference_set(pairs: tuple[PromptPair, ...]) -> PromptSet:
-    """The pairs' prompts without the concept."""
-    return PromptSet(tuple(Prompt(pair.reference, pair.seed) for pair in pairs))
-
-
-def target_set(pairs: tuple[PromptPair, ...]) -> PromptSet:
-    """The pairs' prompts with the concept."""
-    return PromptSet(tuple(Prompt(pair.target, pair.seed) for pair in pairs))
 
 
 def _digest(value: object) -> str:
