@@ -1,7 +1,7 @@
 """Trains the bundled model from scratch: python -m demo.training [--folder training] [--steps N].
 
 Four stages, each kept in the folder when it is done; a stopped training goes on from its last checkpoint. On two cores
-the autoencoder takes about 11 minutes, the judge 2, the denoiser 40. The results replace demo/emoji and demo/judge.
+the autoencoder takes about 11 minutes, the judge 2, the denoiser 50. The results replace demo/emoji and demo/judge.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ def main() -> None:
     """Run what is missing of all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("training"), help="where the stages are kept")
-    parser.add_argument("--steps", type=int, default=denoiser.Recipe().steps, help="denoiser steps")
     options = parser.parse_args()
     emoji.fetch(options.folder / "icons")
     pictures = emoji.renderings(options.folder / "icons", VARIANTS, seed=0)
     vae = train_autoencoder(options.folder, pictures)
     train_judge(options.folder, pictures, vae)
-    training = denoiser.Training(vae, pictures, denoiser.Recipe(steps=options.steps), options.folder / "denoiser")
+    training = denoiser.Training(vae, pictures, denoiser.Recipe(), options.folder / "denoiser")
     training.run()
     export.save(export.pipeline(training, vae), options.folder / "emoji")
     for name, target in (("emoji", demo.MODEL), ("judge", demo.JUDGE)):

@@ -1,10 +1,8 @@
 """The demo's denoiser and text encoder, trained together on captioned latents.
 
-The shape is Stable Diffusion's (UNet2DConditionModel with GEGLU feed-forwards and cross-attention, CLIPTextModel).
-Three choices make concepts live in the feed-forwards, as they do in the large models
-(docs/decisions/002-bundled-model.md): convolutions are narrow, carry dropout and decay; several transformer layers
-follow each of them; and a small penalty makes each feed-forward neuron active for few inputs. A second phase then
-brings what the text does into the feed-forwards: without them, the prediction shall not depend on the caption.
+Each feed-forward neuron pays a small penalty for the time that it is active. Training has three phases
+(docs/decisions/002-bundled-model.md): draw; ground what the text does in the feed-forwards (without them, the
+prediction shall not depend on the caption); harden the pictures against the loss of neurons (dropout).
 """
 
 from __future__ import annotations
@@ -19,104 +17,53 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 
-from demo.training import captions, emoji
+from demo.training import captions, emoji, shapes
 
-WIDTH = 128  # text encoder and cross-attention
-MAX_TOKENS = 16
-CHANNELS = (64, 160)
-LAYERS = 3  # transformer layers a block
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a training; its learning rate warms up and falls along a cosine of its own."""
+
+    steps: int
+    learning_rate: float
+    activity_penalty: float  # on how much of its time a feed-forward neuron is active
+    leak_batch: int = 0  # pictures that are also predicted with the feed-forwards off
+    leak_weight: float = 3.0
+    ff_dropout: float = 0.0  # of the feed-forwards' hidden neurons
+
+
+DRAW = Phase(steps=2000, learning_rate=1e-3, activity_penalty=0.01)
+GROUND = Phase(steps=620, learning_rate=5e-4, activity_penalty=0.06, leak_batch=24)
+HARDEN = Phase(steps=750, learning_rate=5e-4, activity_penalty=0.06, leak_batch=24, ff_dropout=0.15)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings of one training."""
 
-    steps: int = 2000  # first phase: learn to draw
-    grounding_steps: int = 620  # second phase: bring the text's effect into the feed-forwards
+    phases: tuple[Phase, ...] = (DRAW, GROUND, HARDEN)
     batch: int = 64
-    learning_rate: float = 1e-3
-    grounding_rate: float = 5e-4
-    grounding_batch: int = 24  # pictures that are also predicted with the feed-forwards off
-    grounding_weight: float = 3.0
-    warmup: int = 100  # steps
+    warmup: int = 100  # steps of each phase
     ema: float = 0.998
     min_snr: float = 5.0  # min-SNR weighting (Hang et al., 2023)
     conv_dropout: float = 0.1
     conv_decay: float = 0.3  # AdamW weight decay of everything but the feed-forwards and the text encoder
-    sparsity_penalty: float = 0.01  # on how much of its time a feed-forward neuron is active
-    grounding_penalty: float = 0.06  # the same in the second phase
     seed: int = 0
 
+    @property
+    def steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the captions' words, padded with the end token as CLIP's is."""
-    vocabulary = {word: i for i, word in enumerate(["<|startoftext|>", "<|endoftext|>", "<unk>", *captions.words()])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    core.normalizer = normalizers.Lowercase()
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(
-        single="<|startoftext|> $A <|endoftext|>",
-        special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|startoftext|>",
-        eos_token="<|endoftext|>",
-        unk_token="<unk>",
-        pad_token="<|endoftext|>",
-        model_max_length=MAX_TOKENS,
-    )
-
-
-def build_text_encoder(vocabulary: int) -> CLIPTextModel:
-    """An untrained CLIP text encoder of 3 layers."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
-            projection_dim=WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-        )
-    )
-
-
-def build_unet(latent_channels: int, conv_dropout: float) -> UNet2DConditionModel:
-    """An untrained UNet: convolutions alone at 8 x 8, convolutions and deep transformers at 4 x 4."""
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=latent_channels,
-        out_channels=latent_channels,
-        block_out_channels=CHANNELS,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        transformer_layers_per_block=LAYERS,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=4,
-        dropout=conv_dropout,
-    )
-
-
-def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    def at(self, step: int) -> tuple[Phase, int]:
+        """The phase of a step, and the step's number in it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise ValueError(f"the recipe ends {step + 1} steps earlier")
 
 
 @torch.no_grad()
@@ -184,6 +131,13 @@ def feed_forwards_off(unet: UNet2DConditionModel) -> Iterator[None]:
             hook.remove()
 
 
+def set_feed_forward_dropout(unet: UNet2DConditionModel, share: float) -> None:
+    """Let the feed-forwards drop this share of their hidden neurons in training."""
+    for name, module in unet.named_modules():
+        if name.endswith("ff.net.1"):
+            module.p = share
+
+
 def parameter_groups(unet: torch.nn.Module, text_encoder: torch.nn.Module, decay: float) -> list[dict]:
     """AdamW's groups: the feed-forwards, the text encoder and vectors without decay, all other matrices with it."""
     named = list(unet.named_parameters())
@@ -199,14 +153,14 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
         self.latents = encode_all(vae, pictures)
-        self.tokenizer = build_tokenizer()
-        self.unet = build_unet(self.latents.shape[-3], recipe.conv_dropout)
-        self.text_encoder = build_text_encoder(len(self.tokenizer))
+        self.tokenizer = shapes.build_tokenizer()
+        self.unet = shapes.build_unet(self.latents.shape[-3], recipe.conv_dropout)
+        self.text_encoder = shapes.build_text_encoder(len(self.tokenizer))
         self.ema = copy.deepcopy(torch.nn.ModuleList([self.unet, self.text_encoder])).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.unet, self.text_encoder, recipe.conv_decay), recipe.learning_rate, betas=(0.9, 0.99)
+            parameter_groups(self.unet, self.text_encoder, recipe.conv_decay), betas=(0.9, 0.99)
         )
-        self.alphas = build_scheduler().alphas_cumprod
+        self.alphas = shapes.build_scheduler().alphas_cumprod
         self.step = 0
         if self.checkpoint.exists():
             self.load()
@@ -235,11 +189,12 @@ class Training:
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.text_encoder(tokens).last_hidden_state
 
-    def loss(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def loss(self, phase: Phase, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The min-SNR weighted noise prediction error of one batch, the feed-forwards' activity, and the text's leak.
 
-        The leak (second phase only) is how much a prediction without feed-forwards still depends on the text: the mean
-        squared difference between two captions' predictions for the same noisy picture, with the feed-forwards off.
+        The leak (of a phase with a leak batch) is how much a prediction without feed-forwards still depends on the
+        text: the mean squared difference between two captions' predictions for the same noisy picture, with the
+        feed-forwards off.
         """
         x, texts = draw_batch(self.latents, rng, self.recipe.batch)
         timestep = torch.randint(1000, (len(x),))
@@ -252,24 +207,21 @@ class Training:
         snr = (alpha / (1 - alpha)).flatten()
         weight = snr.clamp(max=self.recipe.min_snr) / snr
         error = (weight * (guess - noise).square().mean((1, 2, 3))).mean()
-        if self.step < self.recipe.steps:
+        if not phase.leak_batch:
             return error, torch.stack(ratios).mean(), torch.zeros(())
-        part = slice(self.recipe.grounding_batch)
+        part = slice(phase.leak_batch)
         with feed_forwards_off(self.unet):
             own = self.unet(noisy[part], timestep[part], text[part]).sample
             other = self.unet(noisy[part], timestep[part], text[part].roll(1, 0)).sample
         leak = (weight[part] * (own - other).square().mean((1, 2, 3))).mean()
         return error, torch.stack(ratios).mean(), leak
 
-    def learning_rate(self) -> float:
-        """Each phase: linear warm-up, then a cosine to a hundredth."""
-        step, steps, peak = self.step, self.recipe.steps, self.recipe.learning_rate
-        if step >= steps:
-            step, steps, peak = step - steps, self.recipe.grounding_steps, self.recipe.grounding_rate
+    def learning_rate(self, phase: Phase, step: int) -> float:
+        """Linear warm-up, then a cosine to a hundredth."""
         if step < self.recipe.warmup:
-            return peak * (step + 1) / self.recipe.warmup
-        share = (step - self.recipe.warmup) / (steps - self.recipe.warmup)
-        return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(share, 1))))
+            return phase.learning_rate * (step + 1) / self.recipe.warmup
+        share = (step - self.recipe.warmup) / (phase.steps - self.recipe.warmup)
+        return phase.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -279,28 +231,25 @@ class Training:
         torch._foreach_lerp_(list(self.ema.parameters()), current, 1 - decay)
 
     def run(self) -> None:
-        """Train both phases, saving every 200 steps."""
+        """Train all phases, saving every 200 steps and at the end of each phase."""
         mean, start = 0.0, time.monotonic()
-        last = self.recipe.steps + self.recipe.grounding_steps
-        while self.step < last:
+        while self.step < self.recipe.steps:
+            phase, step = self.recipe.at(self.step)
             rng = np.random.default_rng((self.recipe.seed, self.step))
             torch.manual_seed(int(rng.integers(2**62)))
-            loss, ratio, leak = self.loss(rng)
+            set_feed_forward_dropout(self.unet, phase.ff_dropout)
+            loss, activity, leak = self.loss(phase, rng)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate()
+                group["lr"] = self.learning_rate(phase, step)
             self.optimizer.zero_grad()
-            grounding = self.step >= self.recipe.steps
-            penalty = self.recipe.grounding_penalty if grounding else self.recipe.sparsity_penalty
-            (loss + penalty * ratio + self.recipe.grounding_weight * leak).backward()
+            (loss + phase.activity_penalty * activity + phase.leak_weight * leak).backward()
             torch.nn.utils.clip_grad_norm_([*self.unet.parameters(), *self.text_encoder.parameters()], 1.0)
             self.optimizer.step()
             self.update_ema()
             mean = 0.98 * mean + 0.02 * loss.item() if mean else loss.item()
             if self.step % 50 == 0:
-                seconds = time.monotonic() - start
-                print(
-                    f"step {self.step} loss {mean:.4f} activity {ratio:.3f} leak {leak:.4f} {seconds:.0f} s", flush=True
-                )
+                numbers = f"loss {mean:.4f} activity {activity:.3f} leak {leak:.4f}"
+                print(f"step {self.step} {numbers} {time.monotonic() - start:.0f} s", flush=True)
             self.step += 1
-            if self.step % 200 == 0 or self.step == last:
+            if self.step % 200 == 0 or step + 1 == phase.steps:
                 self.save()

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
-from demo.training.denoiser import Training, build_scheduler, build_text_encoder, build_unet
+from demo.training.denoiser import Training
+from demo.training.shapes import build_scheduler, build_text_encoder, build_unet
 
 
 def pipeline(training: Training, vae: AutoencoderTiny) -> StableDiffusionPipeline:
