@@ -1,4 +1,4 @@
-"""Trains the bundled model from scratch: python -m demo.training [--folder training] [--steps N].
+"""Trains the bundled model from scratch: python -m demo.training [--folder training].
 
 Four stages, each kept in the folder when it is done; a stopped training goes on from its last checkpoint. On two cores
 the autoencoder takes about 11 minutes, the judge 2, the denoiser 50. The results replace demo/emoji and demo/judge.

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
 from demo.training.denoiser import Training
-from demo.training.shapes import build_scheduler, build_text_encoder, build_unet
+from demo.training.shapes import build_scheduler, build_text_encoder, build_tokenizer, build_unet
 
 
 def pipeline(training: Training, vae: AutoencoderTiny) -> StableDiffusionPipeline:
@@ -22,7 +22,7 @@ def pipeline(training: Training, vae: AutoencoderTiny) -> StableDiffusionPipelin
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder.eval(),
-        tokenizer=training.tokenizer,
+        tokenizer=build_tokenizer(),  # the training's own has kept its padding
         unet=unet.eval(),
         scheduler=build_scheduler(),
         safety_checker=None,
