@@ -114,7 +114,12 @@ def rethreshold(
     )  # fmt: skip
     from flows import erasing
 
-    _answer(lambda: erasing.rethreshold(_request(options), no_prefect), as_json)
+    def work() -> Any:
+        if not evaluate:
+            _refuse_drawing(catalog=catalog, model=model, revision=revision, judge=judge, device=device, batch=batch)
+        return erasing.rethreshold(_request(options), no_prefect)
+
+    _answer(work, as_json)
 
 
 @app.command()
@@ -134,6 +139,12 @@ def _request(options: dict[str, Any]) -> Request:
     defaults = Settings.read().model_dump()
     given = {key: value for key, value in options.items() if value is not None}
     return Request(**{**defaults, **given})
+
+
+def _refuse_drawing(**options: Any) -> None:
+    """A rethreshold that draws nothing reads neither model nor judge: whoever names one expects something else."""
+    if given := [f"--{name}" for name, value in options.items() if value is not None]:
+        raise ValueError(f"{', '.join(given)} only matters for drawing images; add --evaluate, or leave it out")
 
 
 def _answer(work: Callable[[], Any], as_json: bool, printer: Callable[[Any], None] | None = None) -> None:

@@ -103,6 +103,7 @@ def make_plan(request: Request) -> Plan:
             "give a smaller --t-hat, or capture more with --window and --steps"
         )
     _check_branch(prune, capture.branches)
+    _check_kinds(prune, capture.kinds)
     card, profile, document = check_model(request.model_spec, capture)
     check_candidates(prune.sparsity, card.sites)
     ranking = RankingKey(card.key, profile, concept.reference.digest, concept.target.digest, prune.branch)
@@ -125,7 +126,7 @@ def stored_cut(request: Request) -> Cut:
     current = latest(request.store, newest["model"]["key"], request.concept)  # a run may have gone back to an older one
     manifest = next((edit.manifest for edit in edits if edit.id == current), newest)
     model, sets = manifest["model"], manifest["prompt_sets"]
-    prune = prune_spec(request, {key: value for key, value in manifest["prune"].items() if key != "kinds"})
+    prune = prune_spec(request, manifest["prune"])
     ranking = RankingKey(model["key"], manifest["profile"], sets["reference"], sets["target"], prune.branch)
     activations = ActivationStore(request.store, ranking.profile, ranking.target).open()
     _check_branch(prune, [str(name) for name in activations.coords["branch"].values])
@@ -186,6 +187,14 @@ def prune_spec(request: Request, defaults: Mapping[str, Any]) -> PruneSpec:
 def _check_branch(prune: PruneSpec, captured: Sequence[str]) -> None:
     if prune.branch not in ("both", *captured):
         raise ValueError(f"branch {prune.branch} is not run at this guidance; choose both or {' or '.join(captured)}")
+
+
+def _check_kinds(prune: PruneSpec, captured: Sequence[str]) -> None:
+    if sorted(prune.kinds) != sorted(captured):
+        raise ValueError(
+            f"[prune] kinds are {', '.join(prune.kinds) or 'none'}, but {', '.join(captured)} sites are captured; "
+            "give both tables the same kinds"
+        )
 
 
 def _checked(place: str, values: Mapping[str, Any], given: Mapping[str, Any], spec: type[Spec]) -> Spec:

@@ -89,8 +89,10 @@ def print_description(found: dict[str, Any]) -> None:
             capture["role"], f"{capture['complete']}/{capture['prompts']}", str(capture["steps"]), capture["url"]
         )
     out.print(table)
-    table = Table(title=f"{found['concept']}: edits", title_justify="left")
-    for name in ("edit", "k", "t_hat", "share", "pruned", "concept", "others", ""):
+    table = Table(
+        title=f"{found['concept']}: edits (* the latest)", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    for name in ("", "edit", "k", "t_hat", "share", "pruned", "concept", "others"):
         table.add_column(name, no_wrap=True)
     for edit in found["edits"]:
         table.add_row(*_edit_row(edit))
@@ -112,8 +114,8 @@ def _edit_row(edit: dict[str, Any]) -> list[str]:
     shares = [f"{evaluation[part]['before']:.0%} -> {evaluation[part]['after']:.0%}" if evaluation else "-"
               for part in ("concept", "others")]  # fmt: skip
     prune = edit["prune"]
-    return [edit["edit"], prune["sparsity"], str(prune["t_hat"]), str(prune["vote_share"]), f"{density:.2%}", *shares,
-            "latest" if edit["latest"] else ""]  # fmt: skip
+    return ["*" if edit["latest"] else "", edit["edit"], prune["sparsity"], str(prune["t_hat"]),
+            str(prune["vote_share"]), f"{density:.2%}", *shares]  # fmt: skip
 
 
 def _captures(store: str, edits: list[Edit]) -> list[dict[str, Any]]:

@@ -130,6 +130,7 @@ def test_a_model_with_pickles_or_code_is_refused(case: Case, tmp_path: Path, nam
         ("steps = 4", 'steps = "four"', r"\[capture\] of catalog \S+: steps is 'four': .*integer"),
         ("t_hat = 2", "t_hat = 2.5", r"\[prune\] of catalog \S+: t_hat is '2.5': .*integer"),
         ("t_hat = 2", "that = 2", "neither the catalog nor an option sets t_hat; give it"),
+        ("t_hat = 2", 't_hat = 2\nkinds = ["attn_k"]', r"kinds are attn_k, but ffn sites are captured; give both"),
         ("t_hat = 2", "t_hat = 2\nvotes = 1", r"\[prune\] of catalog \S+ has votes, which is unknown"),
     ],
 )
@@ -138,7 +139,7 @@ def test_a_broken_catalog_is_refused(case: Case, tmp_path: Path, old: str, new: 
     catalog.write_text(CATALOG.replace(old, new), "utf-8")
     result = cli("erase", "fox", *case.options(store), "--catalog", catalog, "--no-prefect")
     refused(result, says)
-    assert "broken.toml" in result.stderr or "neither the catalog" in result.stderr
+    assert "broken.toml" in result.stderr or says.startswith(("neither the catalog", "kinds are"))
     assert not store.exists()
 
 
@@ -147,6 +148,14 @@ def test_rethreshold_and_show_before_an_erasure(case: Case, tmp_path: Path) -> N
     for command in ("rethreshold", "show"):
         refused(cli(command, "fox", "--store", store), f"no edit of fox in {store}; run conceptprune erase fox first")
     assert not store.exists()
+
+
+@pytest.mark.parametrize("name", ["model", "revision", "catalog", "judge", "device", "batch"])
+def test_a_rethreshold_that_draws_nothing_refuses_what_only_drawing_reads(erased: Path, name: str) -> None:
+    before = files(erased)
+    result = cli("rethreshold", "fox", "--store", erased, "--sparsity", "0.1", f"--{name}", "1", "--no-prefect")
+    refused(result, f"--{name} only matters for drawing images; add --evaluate, or leave it out")
+    assert files(erased) == before
 
 
 def test_a_bad_setting_names_its_variable(case: Case, tmp_path: Path) -> None:
@@ -190,7 +199,7 @@ def test_people_see_where_it_is_and_what_changed(case: Case, erased: Path) -> No
     assert sheet
     assert Path(sheet[1]).is_file()
     shown = cli("show", "fox", "--store", erased).stdout
-    for phrase in ("3/3", "latest", "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2", url[1]):
+    for phrase in ("3/3", "* the latest", "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2", url[1]):
         assert phrase in shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -117,11 +118,12 @@ main()
 
 def test_neither_torch_nor_the_model_is_needed(case: Case, store: Path, tmp_path: Path) -> None:
     """The model's folder is gone, and so are the catalog and the judge."""
-    words = ["rethreshold", "fox", "--sparsity", "0.5", "--store", store, "--model", tmp_path / "gone", "--catalog",
-             tmp_path / "gone.toml", "--judge", tmp_path / "gone", "--no-prefect", "--json"]  # fmt: skip
+    words = ["rethreshold", "fox", "--sparsity", "0.5", "--store", str(store), "--no-prefect", "--json"]
+    gone = {f"CONCEPTPRUNE_{name}": str(tmp_path / "gone") for name in ("MODEL", "CATALOG", "JUDGE")}
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, "-c", WITHOUT_TORCH, *words],
+        cwd=ROOT, env={**os.environ, **gone}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stderr.splitlines()[-1]) == []
     found = json.loads(done.stdout)
