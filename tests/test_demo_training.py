@@ -12,10 +12,11 @@ from demo.training import denoiser, emoji
 TINY = denoiser.Recipe(
     phases=(
         denoiser.Phase(steps=2, learning_rate=1e-3, activity_penalty=0.01),
-        denoiser.Phase(steps=1, learning_rate=5e-4, activity_penalty=0.06, leak_batch=2, ff_dropout=0.15),
+        denoiser.Phase(steps=1, learning_rate=5e-4, activity_penalty=0.06, leak_batch=2),
     ),
     batch=4,
     warmup=1,
+    ff_dropout=0.15,
 )
 
 
@@ -27,7 +28,7 @@ def test_each_step_belongs_to_a_phase() -> None:
     ]
 
 
-def test_a_training_ends_with_its_last_phase_and_is_taken_up_again(tmp_path: Path) -> None:
+def test_a_training_drops_feed_forward_neurons_and_is_taken_up_again(tmp_path: Path) -> None:
     vae = AutoencoderTiny.from_pretrained(Path(demo.MODEL) / "vae", torch_dtype=torch.float32)
     pictures = np.random.default_rng(0).random((len(emoji.OBJECTS), len(emoji.STYLES), 1, 4, 32, 32), np.float32)
     training = denoiser.Training(vae, pictures, TINY, tmp_path)

@@ -1,7 +1,8 @@
 """Trains the bundled model from scratch: python -m demo.training [--folder training].
 
 Four stages, each kept in the folder when it is done; a stopped training goes on from its last checkpoint. On two cores
-the autoencoder takes about 11 minutes, the judge 2, the denoiser 50. The results replace demo/emoji and demo/judge.
+the autoencoder takes about 11 minutes, the judge 2, the denoiser 60, or a few on a GPU (--device cuda, for this stage
+alone). The results replace demo/emoji and demo/judge.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ def main() -> None:
     """Run what is missing of all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("training"), help="where the stages are kept")
+    parser.add_argument("--device", default="cpu", help="what trains the denoiser: cpu, cuda or mps (default: cpu)")
     options = parser.parse_args()
     emoji.fetch(options.folder / "icons")
     pictures = emoji.renderings(options.folder / "icons", VARIANTS, seed=0)
     vae = train_autoencoder(options.folder, pictures)
     train_judge(options.folder, pictures, vae)
-    training = denoiser.Training(vae, pictures, denoiser.Recipe(), options.folder / "denoiser")
+    training = denoiser.Training(vae, pictures, denoiser.Recipe(), options.folder / "denoiser", options.device)
     training.run()
     export.save(export.pipeline(training, vae), options.folder / "emoji")
     for name, target in (("emoji", demo.MODEL), ("judge", demo.JUDGE)):

@@ -1,8 +1,8 @@
 """The demo's denoiser and text encoder, trained together on captioned latents.
 
-Each feed-forward neuron pays a small penalty for the time that it is active. Training has three phases
-(docs/decisions/002-bundled-model.md): draw; ground what the text does in the feed-forwards (without them, the
-prediction shall not depend on the caption); harden the pictures against the loss of neurons (dropout).
+Feed-forward neurons drop out, so that no picture hangs on a few of them, and each pays a small penalty for the time
+that it is active. Training has two phases (docs/decisions/002-bundled-model.md): draw; then ground what the text does
+in the feed-forwards (without them, the prediction shall not depend on the caption).
 """
 
 from __future__ import annotations
@@ -31,24 +31,23 @@ class Phase:
     activity_penalty: float  # on how much of its time a feed-forward neuron is active
     leak_batch: int = 0  # pictures that are also predicted with the feed-forwards off
     leak_weight: float = 3.0
-    ff_dropout: float = 0.0  # of the feed-forwards' hidden neurons
 
 
 DRAW = Phase(steps=2000, learning_rate=1e-3, activity_penalty=0.01)
-GROUND = Phase(steps=620, learning_rate=5e-4, activity_penalty=0.06, leak_batch=24)
-HARDEN = Phase(steps=750, learning_rate=5e-4, activity_penalty=0.06, leak_batch=24, ff_dropout=0.15)
+GROUND = Phase(steps=1370, learning_rate=5e-4, activity_penalty=0.03, leak_batch=24)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings of one training."""
 
-    phases: tuple[Phase, ...] = (DRAW, GROUND, HARDEN)
-    batch: int = 64
+    phases: tuple[Phase, ...] = (DRAW, GROUND)
+    batch: int = 128
     warmup: int = 100  # steps of each phase
     ema: float = 0.998
     min_snr: float = 5.0  # min-SNR weighting (Hang et al., 2023)
     conv_dropout: float = 0.1
+    ff_dropout: float = 0.2  # of the feed-forwards' hidden neurons
     conv_decay: float = 0.3  # AdamW weight decay of everything but the feed-forwards and the text encoder
     seed: int = 0
 
@@ -149,18 +148,21 @@ def parameter_groups(unet: torch.nn.Module, text_encoder: torch.nn.Module, decay
 class Training:
     """A resumable training: everything that changes is in `state`, saved to one checkpoint file."""
 
-    def __init__(self, vae: AutoencoderTiny, pictures: np.ndarray, recipe: Recipe, folder: Path) -> None:
+    def __init__(
+        self, vae: AutoencoderTiny, pictures: np.ndarray, recipe: Recipe, folder: Path, device: str = "cpu"
+    ) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.folder = recipe, folder
-        self.latents = encode_all(vae, pictures)
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.latents = encode_all(vae, pictures).to(device)
         self.tokenizer = shapes.build_tokenizer()
-        self.unet = shapes.build_unet(self.latents.shape[-3], recipe.conv_dropout)
-        self.text_encoder = shapes.build_text_encoder(len(self.tokenizer))
+        self.unet = shapes.build_unet(self.latents.shape[-3], recipe.conv_dropout).to(device)
+        set_feed_forward_dropout(self.unet, recipe.ff_dropout)
+        self.text_encoder = shapes.build_text_encoder(len(self.tokenizer)).to(device)
         self.ema = copy.deepcopy(torch.nn.ModuleList([self.unet, self.text_encoder])).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.unet, self.text_encoder, recipe.conv_decay), betas=(0.9, 0.99)
         )
-        self.alphas = shapes.build_scheduler().alphas_cumprod
+        self.alphas = shapes.build_scheduler().alphas_cumprod.to(device)
         self.step = 0
         if self.checkpoint.exists():
             self.load()
@@ -179,7 +181,7 @@ class Training:
 
     def load(self) -> None:
         """Take the state up again."""
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         for key in ("unet", "text_encoder", "ema", "optimizer"):
             getattr(self, key).load_state_dict(state[key])
         self.step = state["step"]
@@ -187,7 +189,7 @@ class Training:
     def encode_text(self, texts: list[str]) -> torch.Tensor:
         """Text embeddings [batch, MAX_TOKENS, WIDTH]."""
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return self.text_encoder(tokens).last_hidden_state
+        return self.text_encoder(tokens.to(self.device)).last_hidden_state
 
     def loss(self, phase: Phase, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The min-SNR weighted noise prediction error of one batch, the feed-forwards' activity, and the text's leak.
@@ -197,8 +199,8 @@ class Training:
         feed-forwards off.
         """
         x, texts = draw_batch(self.latents, rng, self.recipe.batch)
-        timestep = torch.randint(1000, (len(x),))
-        noise = torch.randn_like(x)
+        timestep = torch.randint(1000, (len(x),)).to(self.device)  # drawn on the CPU: the same on every device
+        noise = torch.randn(x.shape).to(self.device)
         alpha = self.alphas[timestep][:, None, None, None]
         noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
         text = self.encode_text(texts)
@@ -208,11 +210,12 @@ class Training:
         weight = snr.clamp(max=self.recipe.min_snr) / snr
         error = (weight * (guess - noise).square().mean((1, 2, 3))).mean()
         if not phase.leak_batch:
-            return error, torch.stack(ratios).mean(), torch.zeros(())
+            return error, torch.stack(ratios).mean(), torch.zeros((), device=self.device)
         part = slice(phase.leak_batch)
         with feed_forwards_off(self.unet):
-            own = self.unet(noisy[part], timestep[part], text[part]).sample
-            other = self.unet(noisy[part], timestep[part], text[part].roll(1, 0)).sample
+            captions_own_and_other = torch.cat([text[part], text[part].roll(1, 0)])
+            twice = torch.cat([noisy[part]] * 2), torch.cat([timestep[part]] * 2)
+            own, other = self.unet(*twice, captions_own_and_other).sample.chunk(2)
         leak = (weight[part] * (own - other).square().mean((1, 2, 3))).mean()
         return error, torch.stack(ratios).mean(), leak
 
@@ -237,7 +240,6 @@ class Training:
             phase, step = self.recipe.at(self.step)
             rng = np.random.default_rng((self.recipe.seed, self.step))
             torch.manual_seed(int(rng.integers(2**62)))
-            set_feed_forward_dropout(self.unet, phase.ff_dropout)
             loss, activity, leak = self.loss(phase, rng)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(phase, step)
