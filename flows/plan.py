@@ -103,7 +103,7 @@ def make_plan(request: Request) -> Plan:
             "give a smaller --t-hat, or capture more with --window and --steps"
         )
     _check_branch(prune, capture.branches)
-    _check_kinds(prune, capture.kinds)
+    _check_kinds(request, prune, capture.kinds)
     card, profile, document = check_model(request.model_spec, capture)
     check_candidates(prune.sparsity, card.sites)
     ranking = RankingKey(card.key, profile, concept.reference.digest, concept.target.digest, prune.branch)
@@ -189,11 +189,11 @@ def _check_branch(prune: PruneSpec, captured: Sequence[str]) -> None:
         raise ValueError(f"branch {prune.branch} is not run at this guidance; choose both or {' or '.join(captured)}")
 
 
-def _check_kinds(prune: PruneSpec, captured: Sequence[str]) -> None:
+def _check_kinds(request: Request, prune: PruneSpec, captured: Sequence[str]) -> None:
     if sorted(prune.kinds) != sorted(captured):
         raise ValueError(
-            f"[prune] kinds are {', '.join(prune.kinds) or 'none'}, but {', '.join(captured)} sites are captured; "
-            "give both tables the same kinds"
+            f"[prune] of catalog {request.catalog_path}: kinds are {', '.join(prune.kinds) or 'none'}, "
+            f"but {', '.join(captured)} sites are captured; give [prune] and [capture] the same kinds"
         )
 
 

@@ -130,7 +130,7 @@ def test_a_model_with_pickles_or_code_is_refused(case: Case, tmp_path: Path, nam
         ("steps = 4", 'steps = "four"', r"\[capture\] of catalog \S+: steps is 'four': .*integer"),
         ("t_hat = 2", "t_hat = 2.5", r"\[prune\] of catalog \S+: t_hat is '2.5': .*integer"),
         ("t_hat = 2", "that = 2", "neither the catalog nor an option sets t_hat; give it"),
-        ("t_hat = 2", 't_hat = 2\nkinds = ["attn_k"]', r"kinds are attn_k, but ffn sites are captured; give both"),
+        ("t_hat = 2", 't_hat = 2\nkinds = ["attn_k"]', r"\[prune\] of catalog \S+: kinds are attn_k, but ffn sites"),
         ("t_hat = 2", "t_hat = 2\nvotes = 1", r"\[prune\] of catalog \S+ has votes, which is unknown"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_broken_catalog_is_refused(case: Case, tmp_path: Path, old: str, new: 
     catalog.write_text(CATALOG.replace(old, new), "utf-8")
     result = cli("erase", "fox", *case.options(store), "--catalog", catalog, "--no-prefect")
     refused(result, says)
-    assert "broken.toml" in result.stderr or says.startswith(("neither the catalog", "kinds are"))
+    assert "broken.toml" in result.stderr or "neither the catalog" in result.stderr
     assert not store.exists()
 
 

@@ -1,8 +1,8 @@
 """Trains the bundled model from scratch: python -m demo.training [--folder training].
 
 Four stages, each kept in the folder when it is done; a stopped training goes on from its last checkpoint. On two cores
-the autoencoder takes about 11 minutes, the judge 2, the denoiser 60, or about 8 on a GPU (--device cuda, for this stage
-alone; an H100 that trained three at once). The results replace demo/emoji and demo/judge.
+the autoencoder takes about 11 minutes, the judge 2, the denoiser 60, and less on a GPU (--device cuda, for this stage
+alone). The results replace demo/emoji and demo/judge.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ class Phase:
     learning_rate: float
     activity_penalty: float  # on how much of its time a feed-forward neuron is active
     leak_batch: int = 0  # pictures that are also predicted with the feed-forwards off
-    leak_weight: float = 3.0
 
 
 DRAW = Phase(steps=2000, learning_rate=1e-3, activity_penalty=0.01)
@@ -48,6 +47,7 @@ class Recipe:
     min_snr: float = 5.0  # min-SNR weighting (Hang et al., 2023)
     conv_dropout: float = 0.1
     ff_dropout: float = 0.2  # of the feed-forwards' hidden neurons
+    leak_weight: float = 3.0
     conv_decay: float = 0.3  # AdamW weight decay of everything but the feed-forwards and the text encoder
     seed: int = 0
 
@@ -130,13 +130,6 @@ def feed_forwards_off(unet: UNet2DConditionModel) -> Iterator[None]:
             hook.remove()
 
 
-def set_feed_forward_dropout(unet: UNet2DConditionModel, share: float) -> None:
-    """Let the feed-forwards drop this share of their hidden neurons in training."""
-    for name, module in unet.named_modules():
-        if name.endswith("ff.net.1"):
-            module.p = share
-
-
 def parameter_groups(unet: torch.nn.Module, text_encoder: torch.nn.Module, decay: float) -> list[dict]:
     """AdamW's groups: the feed-forwards, the text encoder and vectors without decay, all other matrices with it."""
     named = list(unet.named_parameters())
@@ -146,7 +139,7 @@ def parameter_groups(unet: torch.nn.Module, text_encoder: torch.nn.Module, decay
 
 
 class Training:
-    """A resumable training: everything that changes is in `state`, saved to one checkpoint file."""
+    """A resumable training: everything that changes is saved to one checkpoint file."""
 
     def __init__(
         self, vae: AutoencoderTiny, pictures: np.ndarray, recipe: Recipe, folder: Path, device: str = "cpu"
@@ -155,8 +148,7 @@ class Training:
         self.recipe, self.folder, self.device = recipe, folder, device
         self.latents = encode_all(vae, pictures).to(device)
         self.tokenizer = shapes.build_tokenizer()
-        self.unet = shapes.build_unet(self.latents.shape[-3], recipe.conv_dropout).to(device)
-        set_feed_forward_dropout(self.unet, recipe.ff_dropout)
+        self.unet = shapes.build_unet(self.latents.shape[-3], recipe.conv_dropout, recipe.ff_dropout).to(device)
         self.text_encoder = shapes.build_text_encoder(len(self.tokenizer)).to(device)
         self.ema = copy.deepcopy(torch.nn.ModuleList([self.unet, self.text_encoder])).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(
@@ -213,9 +205,9 @@ class Training:
             return error, torch.stack(ratios).mean(), torch.zeros((), device=self.device)
         part = slice(phase.leak_batch)
         with feed_forwards_off(self.unet):
-            captions_own_and_other = torch.cat([text[part], text[part].roll(1, 0)])
-            twice = torch.cat([noisy[part]] * 2), torch.cat([timestep[part]] * 2)
-            own, other = self.unet(*twice, captions_own_and_other).sample.chunk(2)
+            texts_of_both = torch.cat([text[part], text[part].roll(1, 0)])
+            both = self.unet(torch.cat([noisy[part]] * 2), torch.cat([timestep[part]] * 2), texts_of_both).sample
+        own, other = both.chunk(2)
         leak = (weight[part] * (own - other).square().mean((1, 2, 3))).mean()
         return error, torch.stack(ratios).mean(), leak
 
@@ -244,7 +236,7 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(phase, step)
             self.optimizer.zero_grad()
-            (loss + phase.activity_penalty * activity + phase.leak_weight * leak).backward()
+            (loss + phase.activity_penalty * activity + self.recipe.leak_weight * leak).backward()
             torch.nn.utils.clip_grad_norm_([*self.unet.parameters(), *self.text_encoder.parameters()], 1.0)
             self.optimizer.step()
             self.update_ema()

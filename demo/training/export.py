@@ -14,7 +14,7 @@ from demo.training.shapes import build_scheduler, build_text_encoder, build_toke
 
 def pipeline(training: Training, vae: AutoencoderTiny) -> StableDiffusionPipeline:
     """The pipeline of a training's averaged weights, without the training's dropout."""
-    unet = build_unet(training.latents.shape[-3], conv_dropout=0.0)
+    unet = build_unet(training.latents.shape[-3])
     text_encoder = build_text_encoder(len(training.tokenizer))
     averaged_unet, averaged_text_encoder = training.ema
     unet.load_state_dict(averaged_unet.state_dict())

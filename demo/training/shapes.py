@@ -56,9 +56,12 @@ def build_text_encoder(vocabulary: int) -> CLIPTextModel:
     )
 
 
-def build_unet(latent_channels: int, conv_dropout: float) -> UNet2DConditionModel:
-    """An untrained UNet: convolutions alone at 8 x 8, convolutions and deep transformers at 4 x 4."""
-    return UNet2DConditionModel(
+def build_unet(latent_channels: int, conv_dropout: float = 0.0, ff_dropout: float = 0.0) -> UNet2DConditionModel:
+    """An untrained UNet: convolutions alone at 8 x 8, convolutions and deep transformers at 4 x 4.
+
+    In training it drops shares of the convolutions' features and of the feed-forwards' hidden neurons.
+    """
+    unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=latent_channels,
         out_channels=latent_channels,
@@ -71,6 +74,10 @@ def build_unet(latent_channels: int, conv_dropout: float) -> UNet2DConditionMode
         attention_head_dim=4,
         dropout=conv_dropout,
     )
+    for name, module in unet.named_modules():
+        if name.endswith("ff.net.1"):
+            module.p = ff_dropout
+    return unet
 
 
 def build_scheduler() -> DDIMScheduler:
