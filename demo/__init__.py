@@ -1,4 +1,4 @@
-"""The bundled text-to-image model with its judge and its catalog, and (demo.training) how they were made."""
+"""The bundled text-to-image model with its judge and its catalogs, and (demo.training) how they were made."""
 
 from pathlib import Path
 
@@ -7,3 +7,4 @@ _HERE = Path(__file__).parent
 MODEL = _HERE / "emoji"  # a diffusers pipeline
 JUDGE = _HERE / "judge"  # a transformers image classifier
 CATALOG = _HERE / "catalog.toml"
+SHARED_CATALOG = _HERE / "shared.toml"  # 44 concepts, whose references are two sets

@@ -1,15 +1,16 @@
-"""The command line: conceptprune erase, rethreshold, show."""
+"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, show."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
-from flows.config import Request, Settings
+from flows import commands_sweep
+from flows import options as o
+from flows.answering import answer, asked, refuse_drawing
+from flows.config import CatalogRequest, Request, Settings
 
 app = typer.Typer(
     name="conceptprune",
@@ -24,53 +25,32 @@ app = typer.Typer(
         "[bold]conceptprune rethreshold fox --sparsity 0.03[/bold] needs no model."
     ),
 )
-
-Concept = Annotated[str, typer.Argument(help="The concept's slug in the catalog, such as fox or twemoji.")]
-Store = Annotated[str | None, typer.Option(help="Directory that keeps everything. [default: conceptprune-store]")]
-CatalogFile = Annotated[str | None, typer.Option("--catalog", help="A catalog's TOML file. [default: the bundled one]")]
-Model = Annotated[str | None, typer.Option(help="A diffusers folder or a hub id. [default: the bundled model]")]
-Revision = Annotated[str | None, typer.Option(help="For a hub id: the commit, all 40 hex digits.")]
-Judge = Annotated[
-    str | None, typer.Option(help="Folder of an image classifier that judges. [default: the bundled one]")
-]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Prompts drawn at once; more need more memory. [default: 10]")]
-Steps = Annotated[int | None, typer.Option(help="Inference steps. [default: the catalog's]")]
-Window = Annotated[int | None, typer.Option(help="First denoiser calls to capture. [default: the catalog's, or all]")]
-Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale. [default: the catalog's]")]
-Size = Annotated[int | None, typer.Option(help="Height and width in pixels. [default: the model's]")]
-Sparsity = Annotated[str | None, typer.Option(help="k, the share of each row that are candidates, e.g. 0.02 or 2%.")]
-THat = Annotated[int | None, typer.Option("--t-hat", help="How many first steps vote.")]
-VoteShare = Annotated[float | None, typer.Option(help="Share of them that must agree; 0 = any one (the paper).")]
-Branch = Annotated[str | None, typer.Option(help="Guidance halves whose energies count: both, cond or uncond.")]
-Evaluate = Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Draw and judge images before and after.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
-NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same steps as plain calls, without Prefect.")]
+catalog_app = typer.Typer(no_args_is_help=True, help="Work through a catalog: a file of many concepts.")
+app.add_typer(catalog_app, name="catalog")
 
 
 @app.command()
 def erase(
-    concept: Concept,
-    store: Store = None,
-    catalog: CatalogFile = None,
-    model: Model = None,
-    revision: Revision = None,
-    judge: Judge = None,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    batch: Batch = None,
-    steps: Steps = None,
-    window: Window = None,
-    guidance: Guidance = None,
-    size: Size = None,
-    sparsity: Sparsity = None,
-    t_hat: THat = None,
-    vote_share: VoteShare = None,
-    branch: Branch = None,
-    evaluate: Evaluate = True,
-    as_json: Json = False,
-    no_prefect: NoPrefect = False,
+    concept: o.Concept,
+    store: o.Store = None,
+    catalog: o.CatalogFile = None,
+    model: o.Model = None,
+    revision: o.Revision = None,
+    judge: o.Judge = None,
+    device: o.Device = None,
+    dtype: o.Dtype = "float32",
+    batch: o.Batch = None,
+    steps: o.Steps = None,
+    window: o.Window = None,
+    guidance: o.Guidance = None,
+    size: o.Size = None,
+    sparsity: o.Sparsity = None,
+    t_hat: o.THat = None,
+    vote_share: o.VoteShare = None,
+    branch: o.Branch = None,
+    evaluate: o.Evaluate = True,
+    as_json: o.Json = False,
+    no_prefect: o.NoPrefect = False,
 ) -> None:
     """Erase a concept: capture what the store lacks, rank, mask, and show before and after.
 
@@ -83,51 +63,126 @@ def erase(
     )  # fmt: skip
     from flows import erasing
 
-    _answer(lambda: erasing.erase(_request(options), no_prefect), as_json)
+    answer(lambda: erasing.erase(asked(Request, options), no_prefect), as_json)
+
+
+@catalog_app.command("check")
+def catalog_check(
+    file: o.CatalogArgument,
+    concepts: o.Only = None,
+    store: o.Store = None,
+    model: o.Model = None,
+    revision: o.Revision = None,
+    judge: o.Judge = None,
+    dtype: o.Dtype = "float32",
+    steps: o.Steps = None,
+    window: o.Window = None,
+    guidance: o.Guidance = None,
+    size: o.Size = None,
+    evaluate: o.Evaluate = True,
+    as_json: o.Json = False,
+) -> None:
+    """Check a catalog and say what a run would capture, reuse, store and cost. Nothing is loaded or written."""
+    options = dict(
+        catalog=file, concepts=_slugs(concepts), store=store, model=model, revision=revision, judge=judge, dtype=dtype,
+        steps=steps, window=window, guidance=guidance, size=size, evaluate=evaluate,
+    )  # fmt: skip
+    from flows import erasing, showing
+
+    answer(lambda: erasing.check_catalog(asked(CatalogRequest, options)).cost(), as_json, showing.print_cost)
+
+
+@catalog_app.command("erase")
+def catalog_erase(
+    file: o.CatalogArgument,
+    concepts: o.Only = None,
+    store: o.Store = None,
+    model: o.Model = None,
+    revision: o.Revision = None,
+    judge: o.Judge = None,
+    device: o.Device = None,
+    dtype: o.Dtype = "float32",
+    batch: o.Batch = None,
+    steps: o.Steps = None,
+    window: o.Window = None,
+    guidance: o.Guidance = None,
+    size: o.Size = None,
+    sparsity: o.Sparsity = None,
+    t_hat: o.THat = None,
+    vote_share: o.VoteShare = None,
+    branch: o.Branch = None,
+    evaluate: o.Evaluate = True,
+    as_json: o.Json = False,
+    no_prefect: o.NoPrefect = False,
+) -> None:
+    """Erase every concept of a catalog, each by an edit of its own; prompt sets that concepts share are captured once.
+
+    A concept that fails is named at the end and leaves the others alone. Run it again: it does only what is missing.
+    """
+    options = dict(
+        catalog=file, concepts=_slugs(concepts), store=store, model=model, revision=revision, judge=judge,
+        device=device, dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size,
+        sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate,
+    )  # fmt: skip
+    from flows import erasing, showing
+
+    answer(lambda: erasing.erase_catalog(asked(CatalogRequest, options), no_prefect), as_json, showing.print_catalog)
 
 
 @app.command()
 def rethreshold(
-    concept: Concept,
-    sparsity: Sparsity = None,
-    t_hat: THat = None,
-    vote_share: VoteShare = None,
-    branch: Branch = None,
-    evaluate: Evaluate = False,
-    store: Store = None,
-    catalog: CatalogFile = None,
-    model: Model = None,
-    revision: Revision = None,
-    judge: Judge = None,
-    device: Device = None,
-    batch: Batch = None,
-    as_json: Json = False,
-    no_prefect: NoPrefect = False,
+    concepts: o.Concepts = None,
+    every: o.EveryConcept = False,
+    sparsity: o.Sparsity = None,
+    t_hat: o.THat = None,
+    vote_share: o.VoteShare = None,
+    branch: o.Branch = None,
+    prompts: o.Prompts = None,
+    evaluate: o.Evaluate = False,
+    store: o.Store = None,
+    catalog: o.CatalogFile = None,
+    model: o.Model = None,
+    revision: o.Revision = None,
+    judge: o.Judge = None,
+    device: o.Device = None,
+    batch: o.Batch = None,
+    as_json: o.Json = False,
+    no_prefect: o.NoPrefect = False,
 ) -> None:
-    """Make another edit of a captured concept from the store alone, in seconds, without the model or a GPU.
+    """Make other edits of captured concepts from the store alone, in seconds, without the model or a GPU.
 
-    What is not given stays as in the concept's latest edit. With --evaluate the model draws and the judge judges again.
+    What is not given stays as in a concept's latest edit. With --evaluate the model draws and the judge judges again.
     """
+    drawing = dict(catalog=catalog, model=model, revision=revision, judge=judge, device=device, batch=batch)
     options = dict(
-        concept=concept, store=store, catalog=catalog, model=model, revision=revision, judge=judge, device=device,
-        batch=batch, sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate,
+        concepts=concepts or None, store=store, sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch,
+        prompts=prompts, evaluate=evaluate, **drawing,
     )  # fmt: skip
-    from flows import erasing
+    from flows import erasing, showing
 
     def work() -> Any:
+        if bool(concepts) == every:
+            raise ValueError("which concepts? Give their slugs, such as fox panda, or --all for all in the store")
         if not evaluate:
-            _refuse_drawing(catalog=catalog, model=model, revision=revision, judge=judge, device=device, batch=batch)
-        return erasing.rethreshold(_request(options), no_prefect)
+            refuse_drawing(**drawing)
+        return erasing.rethreshold(asked(CatalogRequest, options), no_prefect)
 
-    _answer(work, as_json)
+    answer(work, as_json, showing.print_catalog)
+
+
+app.command()(commands_sweep.sweep)
+app.command()(commands_sweep.combine)
 
 
 @app.command()
-def show(concept: Concept, store: Store = None, as_json: Json = False) -> None:
-    """Show what is captured and edited of a concept: densities by site, accuracies, and where the files are."""
+def show(concept: o.Concept, plots: o.Plots = None, store: o.Store = None, as_json: o.Json = False) -> None:
+    """Show what is captured and edited of a concept: densities by site, accuracies, and where the files are.
+
+    With --plots DIR also as pictures: energies by step, skilled shares, overlaps with other concepts, stability.
+    """
     from flows import showing
 
-    _answer(lambda: showing.describe(store or Settings.read().store, concept), as_json, showing.print_description)
+    answer(lambda: showing.describe(store or Settings.read().store, concept, plots), as_json, showing.print_description)
 
 
 def main() -> NoReturn:
@@ -135,39 +190,8 @@ def main() -> NoReturn:
     sys.exit(app(standalone_mode=True))
 
 
-def _request(options: dict[str, Any]) -> Request:
-    defaults = Settings.read().model_dump()
-    given = {key: value for key, value in options.items() if value is not None}
-    return Request(**{**defaults, **given})
-
-
-def _refuse_drawing(**options: Any) -> None:
-    """A rethreshold that draws nothing reads neither model nor judge: whoever names one expects something else."""
-    if given := [f"--{name}" for name, value in options.items() if value is not None]:
-        raise ValueError(f"{', '.join(given)} only matters for drawing images; add --evaluate, or leave it out")
-
-
-def _answer(work: Callable[[], Any], as_json: bool, printer: Callable[[Any], None] | None = None) -> None:
-    """Run, then print for people or as JSON; bad input is one sentence and exit code 2."""
-    from flows import showing
-    from storage.edits import CorruptEdit
-    from storage.zarrs import DamagedStore
-
-    try:
-        result = work()
-    except (DamagedStore, CorruptEdit) as error:  # nothing that the user wrote: what was stored is damaged
-        typer.echo(f"conceptprune: {error}", err=True)
-        raise typer.Exit(1) from None
-    except ValueError as error:
-        typer.echo(f"conceptprune: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("conceptprune: stopped; run the same command again to go on from here", err=True)
-        raise typer.Exit(1) from None
-    if as_json:
-        typer.echo(json.dumps(result if isinstance(result, dict) else result.as_json(), sort_keys=True))
-    else:
-        (printer or showing.print_outcome)(result)
+def _slugs(concepts: str | None) -> list[str] | None:
+    return None if concepts is None else [slug.strip() for slug in concepts.split(",") if slug.strip()]
 
 
 if __name__ == "__main__":

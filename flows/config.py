@@ -1,20 +1,24 @@
-"""Settings of the environment, and the request that a flow takes: plain values, no arrays, no secrets."""
+"""Settings of the environment, and the requests that flows take: plain values, no arrays, no secrets."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import demo
-from tasks.diffusion.spec import ModelSpec
+from tasks.catalogs import check_place
+from tasks.concepts.builtin import builtin_names, builtin_path
+from tasks.diffusion.spec import Branch, ModelSpec
 
 DEMO = "demo"  # the bundled model, catalog and judge
+BUNDLED = {DEMO: demo.CATALOG, "demo-shared": demo.SHARED_CATALOG}  # catalogs for the bundled model
 
 
 class Settings(BaseSettings):
-    """CONCEPTPRUNE_* variables: defaults of the command line's options."""
+    """CONCEPTPRUNE_* variables: defaults of the command line's options, and what a deployment may reach."""
 
     model_config = SettingsConfigDict(env_prefix="CONCEPTPRUNE_")
 
@@ -24,6 +28,14 @@ class Settings(BaseSettings):
     judge: str = DEMO
     device: str = "auto"
     batch: int = Field(default=10, ge=1)  # prompts drawn at once
+    catalog_roots: Annotated[list[str] | None, NoDecode] = None  # directories and URLs, by commas; None = anywhere
+    gpu_limit: str | None = Field(default=None, min_length=1)  # global concurrency limit that a capture takes a slot of
+    capture_deployment: str = "capture-catalog/capture-share"  # what a catalog's run shares its captures out to
+
+    @field_validator("catalog_roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @classmethod
     def read(cls) -> Settings:
@@ -35,30 +47,43 @@ class Settings(BaseSettings):
             name = f"CONCEPTPRUNE_{first['loc'][0]}".upper()
             raise ValueError(f"{name} is {first['input']!r}: {first['msg']}") from None
 
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """The defaults of a request's fields."""
+        return cls.read().model_dump(exclude={"catalog_roots", "gpu_limit", "capture_deployment"})
 
-class Request(BaseModel):
-    """Everything that a run is asked for. What is None comes from the catalog."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+# In the form that Prefect's UI draws, a field is called what it is called everywhere else.
+FORM = ConfigDict(frozen=True, extra="forbid", field_title_generator=lambda name, _: name)
 
-    concept: str
-    store: str
-    catalog: str = DEMO
-    model: str = DEMO
-    revision: str | None = None
-    judge: str = DEMO
-    dtype: str = "float32"
-    device: str = "auto"
-    batch: int = 10
-    steps: int | None = None
-    window: int | None = None
-    guidance: float | None = None
-    size: int | None = None
-    sparsity: str | None = None
-    t_hat: int | None = None
-    vote_share: float | None = None
-    branch: str | None = None
-    evaluate: bool = True
+
+class Common(BaseModel):
+    """What every run may be asked for. What is None comes from the catalog, or the store."""
+
+    model_config = FORM
+
+    store: str = Field(default="conceptprune-store", min_length=1, description="directory or s3://bucket/prefix")
+    catalog: str = Field(
+        default=DEMO, min_length=1, description="built-in name, or path or URL of a TOML, CSV or Parquet file"
+    )
+    model: str = Field(default=DEMO, min_length=1, description="diffusers folder or hub id")
+    revision: str | None = Field(default=None, description="for a hub id: the commit, 40 hex digits")
+    judge: str = Field(default=DEMO, min_length=1, description="folder of an image classifier")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="of the model's weights")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 or mps")
+    batch: int = Field(default=10, ge=1, le=1024, description="prompts drawn at once")
+    steps: int | None = Field(default=None, ge=1, le=1000, description="inference steps; else the catalog's")
+    window: int | None = Field(default=None, ge=1, le=2000, description="first denoiser calls to capture")
+    guidance: float | None = Field(
+        default=None, ge=0, le=100, description="classifier-free guidance scale; else the catalog's"
+    )
+    size: int | None = Field(default=None, ge=8, le=4096, multiple_of=8, description="height and width, pixels")
+    sparsity: str | None = Field(default=None, description="share of each row that are candidates, 0.02 or 2%")
+    t_hat: int | None = Field(default=None, ge=1, le=2000, description="first steps that vote")
+    vote_share: float | None = Field(default=None, ge=0, lt=1, description="share of them that must agree")
+    branch: Branch | None = Field(default=None, description="guidance halves whose energies count")
+    prompts: str | None = Field(default=None, description="slots of both prompt sets that count, such as 0-9,15")
+    evaluate: bool = Field(default=True, description="draw and judge images before and after")
 
     @property
     def model_spec(self) -> ModelSpec:
@@ -67,11 +92,58 @@ class Request(BaseModel):
         return ModelSpec(path, self.revision, self.dtype, self.device)
 
     @property
-    def catalog_path(self) -> Path:
-        """The catalog's file."""
-        return demo.CATALOG if self.catalog == DEMO else Path(self.catalog)
+    def catalog_url(self) -> str:
+        """The catalog's file. Raises ValueError if it is outside the places that the settings allow."""
+        if self.catalog in BUNDLED:
+            return str(BUNDLED[self.catalog])
+        if self.catalog in builtin_names():
+            return str(builtin_path(self.catalog))
+        if (roots := Settings.read().catalog_roots) is not None:
+            check_place(self.catalog, roots)
+        return self.catalog
 
     @property
     def judge_path(self) -> Path:
         """The judge's folder."""
         return demo.JUDGE if self.judge == DEMO else Path(self.judge)
+
+
+class Request(Common):
+    """A run for one concept."""
+
+    concept: str = Field(min_length=1, max_length=200, description="its slug in the catalog, such as fox")
+
+
+class CatalogRequest(Common):
+    """A run for a catalog's concepts, or for those that the store knows."""
+
+    concepts: list[str] | None = Field(default=None, description="only these slugs; all if left out")
+    workers: int = Field(
+        default=0, ge=0, le=64, description="runs that share the capture, by Prefect's workers; 0 = this run captures"
+    )
+
+    def one(self, slug: str) -> Request:
+        """The same for one concept."""
+        return Request(concept=slug, **self.model_dump(exclude={"concepts", "workers"}))
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """A request for one concept as one for several."""
+        return cls(concepts=[request.concept], **request.model_dump(exclude={"concept"}))
+
+
+class MaintenanceRequest(BaseModel):
+    """What to look after in a store. Edits are always verified."""
+
+    model_config = FORM
+
+    store: str = Field(default="conceptprune-store", min_length=1, description="directory or s3://bucket/prefix")
+    rankings_days: int | None = Field(
+        default=None, ge=1, le=3650, description="delete rankings, a cache, that are older; left out, none are deleted"
+    )
+    leftovers: bool = Field(
+        default=True, description="on a local disk: delete what killed writers left behind more than a day ago"
+    )
+    energies: Literal["skip", "check", "reset"] = Field(
+        default="skip", description="read all energies; reset: prompts whose chunks are damaged are captured again"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 # Prefect reads these when it is imported. Its ephemeral server takes 10 to 25 s to start, more in a new home; its own
 # telemetry would lock the new database meanwhile, and its notices would run through the progress bars.
@@ -12,37 +12,101 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
+from flows import combine as combine_flow
+from flows import erase_catalog as catalog_flow
 from flows import erase_concept as erase_flow
 from flows import rethreshold as rethreshold_flow
-from flows.config import Request
+from flows import sweep as sweep_flow
+from flows.capturing import seconds_a_prompt
+from flows.catalog_plan import CatalogPlan, make_catalog_plan
+from flows.combine import CombineRequest
+from flows.config import CatalogRequest, Request
 from flows.outcome import Outcome
 from flows.plan import make_plan
 from flows.showing import err, progress_bars
 from flows.steps import Steps, progress
+from flows.sweep import SweepRequest
+from flows.sweep_outcome import SweepOutcome, sweep_of
+from flows.tabling import CatalogOutcome, ConceptsFailed, outcome_of
 from storage.edits import read_edit_at
+
+Result = TypeVar("Result")
 
 
 def erase(request: Request, no_prefect: bool) -> Outcome:
     """Erase a concept. Raises ValueError for bad input, before a model or a server starts."""
     plan = make_plan(request)
-    err.print(plan.cost(), highlight=False, soft_wrap=True)
-    return _run(lambda: erase_flow.erase(plan, Steps()), lambda: erase_flow.erase_concept(request), no_prefect)
-
-
-def rethreshold(request: Request, no_prefect: bool) -> Outcome:
-    """Make another edit from the store. Raises ValueError for bad input, before a server starts."""
-    edit = rethreshold_flow.plan_cut(request)
+    say(plan.cost(seconds_a_prompt(plan.capture)))
     return _run(
-        lambda: rethreshold_flow.cut_again(edit, request, Steps()),
-        lambda: rethreshold_flow.rethreshold(request),
+        lambda: erase_flow.erase(plan, Steps()),
+        lambda: Outcome.of(read_edit_at(erase_flow.erase_concept(request)["url"])),
         no_prefect,
     )
 
 
-def _run(body: Callable[[], Outcome], flow: Callable[[], dict[str, Any]], no_prefect: bool) -> Outcome:
+def check_catalog(request: CatalogRequest) -> CatalogPlan:
+    """What a run over a catalog would do. Raises ValueError for bad input."""
+    return make_catalog_plan(request)
+
+
+def erase_catalog(request: CatalogRequest, no_prefect: bool) -> CatalogOutcome:
+    """Erase a catalog's concepts. Raises ValueError for bad input, before a model or a server starts."""
+    plan = make_catalog_plan(request)
+    for line in plan.cost().lines():
+        say(line)
+    return _run(
+        lambda: catalog_flow.erase_all(plan, Steps()),
+        lambda: _outcome(lambda: catalog_flow.erase_catalog(request)),
+        no_prefect,
+    )
+
+
+def rethreshold(request: CatalogRequest, no_prefect: bool) -> CatalogOutcome:
+    """Make other edits from the store. Raises ValueError for bad input, before a server starts."""
+    plan = rethreshold_flow.plan_cuts(request)
+    return _run(
+        lambda: rethreshold_flow.cut_all(plan, Steps()),
+        lambda: _outcome(lambda: rethreshold_flow.rethreshold(request)),
+        no_prefect,
+    )
+
+
+def sweep(request: SweepRequest, no_prefect: bool) -> SweepOutcome:
+    """Sweep a grid. Raises ValueError for bad input, before a model or a server starts."""
+    plan = sweep_flow.plan_sweep(request)
+    return _run(
+        lambda: sweep_flow.sweep_all(plan, Steps()),
+        lambda: sweep_of(sweep_flow.sweep(request)),
+        no_prefect,
+    )
+
+
+def combine(request: CombineRequest, no_prefect: bool) -> Outcome:
+    """Combine edits. Raises ValueError for bad input, before a server starts."""
+    plan = combine_flow.plan_combination(request)
+    return _run(
+        lambda: combine_flow.combine_all(plan, Steps()),
+        lambda: Outcome.of(read_edit_at(combine_flow.combine(request)["url"])),
+        no_prefect,
+    )
+
+
+def say(line: str) -> None:
+    """A line for people, beside the progress bars."""
+    err.print(line, highlight=False, soft_wrap=True)
+
+
+def _outcome(flow: Callable[[], dict[str, Any]]) -> CatalogOutcome:
+    try:
+        return outcome_of(flow())
+    except ConceptsFailed as error:
+        return error.outcome
+
+
+def _run(body: Callable[[], Result], flow: Callable[[], Result], no_prefect: bool) -> Result:
     with progress_bars() as bars:
         token = progress.set(bars)
         try:
-            return body() if no_prefect else Outcome.of(read_edit_at(flow()["url"]))
+            return body() if no_prefect else flow()
         finally:
             progress.reset(token)

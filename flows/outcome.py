@@ -1,18 +1,13 @@
-"""What a run leaves behind: the report and the manifest of an edit, and the summary that people see."""
+"""What a run leaves behind: the summary of an edit that people see."""
 
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
-from flows.plan import Cut
 from storage.edits import Edit
-
-PACKAGES = ("conceptprune", "torch", "diffusers", "transformers", "numpy", "numba", "zarr", "xarray", "dask")
 
 
 @dataclass(frozen=True)
@@ -58,27 +53,3 @@ def rows(outcome: Outcome) -> list[tuple[str, str, str, str]]:
         for group, shares in found["groups"].items() if part == "others" else ():
             out.append((f"  {group}", f"{shares['before']:.0%}", f"{shares['after']:.0%}", str(shares["n"])))
     return out
-
-
-def report_of(
-    edit: Cut, sites: Mapping[str, Any], evaluation: Mapping[str, Any] | None, seconds: Mapping[str, float]
-) -> dict[str, Any]:
-    """report.json: densities by site, evaluation, seconds by stage, and the machine that took them."""
-    return {
-        "sites": dict(sites),
-        "evaluation": None if evaluation is None else dict(evaluation),
-        "seconds": dict(seconds),
-        "bytes": edit.draft.sizes(),
-        "machine": {"processor": platform.machine(), "system": platform.system()},
-    }
-
-
-def manifest_of(edit: Cut) -> dict[str, Any]:
-    """The manifest's own fields; the store adds the format, the files and the time."""
-    return {
-        "model": dict(edit.model),
-        "profile": edit.ranking.profile,
-        "prune": edit.prune.as_json(),
-        "prompt_sets": {"reference": edit.ranking.reference, "target": edit.ranking.target},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-    }

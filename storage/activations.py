@@ -17,25 +17,29 @@ metadata, workers write whole chunks of their own prompts, so neither ever waits
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from zarr.codecs import Crc32cCodec
 
 from storage import zarrs
 from storage.blocks import lazy_energy
-from storage.urls import Root, RootLike, digest
+from storage.energies import DIMS, add_coordinates, add_site, checked
+from storage.names import digest
+from storage.places import SEAL
+from storage.roots import Root, RootLike
 from tasks.concepts.prompts import Prompt
 from tasks.diffusion.spec import NeuronSite
 
 SCHEMA = "conceptprune-activations"
 SCHEMA_VERSION = 1
-DIMS = ("prompt", "step", "branch", "neuron")
-TOKEN_TOLERANCE = 1e-3  # relative; float32 sums over thousands of neurons stay far below it
+WRITERS = 8  # requests at once, for the sites of a prompt
 
 
 class ActivationStore:
@@ -51,7 +55,7 @@ class ActivationStore:
 
     def exists(self) -> bool:
         """Whether it has been planned."""
-        return (self.path / "zarr.json").is_file()
+        return (self.path / SEAL).exists()
 
     def plan(
         self,
@@ -76,7 +80,7 @@ class ActivationStore:
             "sites": [site.name for site in sites],
             "planned": {
                 "prompts": digest([[prompt.text, prompt.seed] for prompt in prompts]),
-                "sites": digest([[site.name, site.kind, site.width, site.rows] for site in sites]),
+                "sites": digest([[site.name, *zarrs.site_attributes(site).values()] for site in sites]),
                 "timesteps": digest([float(t) for t in timesteps]),
                 "branches": digest(list(branches)),
                 "profile": digest(dict(attributes)),
@@ -85,9 +89,9 @@ class ActivationStore:
         }
 
         def fill(group: zarr.Group) -> None:
-            _add_coordinates(group, prompts, timesteps, branches)
+            add_coordinates(group, prompts, timesteps, branches)
             for site in sites:
-                _add_site(group, site, (len(prompts), len(timesteps), len(branches), site.width))
+                add_site(group, site, (len(prompts), len(timesteps), len(branches), site.width))
 
         if self.exists() or not zarrs.create(self.path, own, fill):
             self._check_planned(own)
@@ -103,45 +107,39 @@ class ActivationStore:
         A slot that is complete keeps what it has: what was read once never changes. Raises ValueError, before anything
         is written, if a site is missing or unknown, a shape is wrong, or a (step, branch) does not sum to the tokens.
         """
-        group = zarrs.open_group(self.path, writable=True)
-        complete = self._complete(group)
-        if not 0 <= slot < complete.shape[0]:
-            raise ValueError(f"slot {slot} is not one of the {complete.shape[0]} prompts planned in {self.path}")
-        names = zarrs.attributes(group)["sites"]
-        if set(energies) != set(names):
-            odd = sorted(set(energies) ^ set(names))
-            raise ValueError(f"energies for {len(names)} sites were expected; {odd[0]} is missing or was not planned")
-        arrays = {name: zarrs.array(group, f"{name}/energy") for name in names}
-        checked = {name: _checked(name, energies[name], arrays[name].shape[1:], tokens) for name in names}
-        if complete[slot] == 1:
-            return
-        for name in names:
-            arrays[name][slot] = checked[name]
-        complete[slot] = 1
+        self._put(slot, self._arrays(writable=True), energies, tokens)
 
-    def energy(self, site: str) -> xr.DataArray:
+    def energy(self, site: str, complete: bool = False) -> xr.DataArray:
         """A site's energies (prompt, step, branch, neuron) f4, lazily, one dask chunk a prompt, with all coordinates.
 
-        Raises ValueError if a prompt is pending or the site unknown; computing it raises DamagedStore, with store, site
-        and prompt, if a chunk is damaged or gone.
+        `complete` says that the caller knows it to be: it spares a look at every prompt's mark. Raises ValueError if a
+        prompt is pending or the site unknown; computing it raises DamagedStore, with store, site and prompt, if a chunk
+        is damaged or gone.
         """
+        if not complete:
+            self.check_complete()
+        group = zarrs.open_site(self.path, site)
+        with self._reading(f"site {site} or the list of prompts and steps"):
+            node = zarrs.array(group, "energy")
+            store: Any = zarrs.open_group(self.path).store  # which raises for a missing chunk
+            with xr.open_dataset(store, engine="zarr", consolidated=False, chunks=None) as root:
+                coords = root.coords.to_dataset().load().coords
+        data = lazy_energy(self.path, site, coords["prompt"].values.tolist(), node.shape)
+        return xr.DataArray(data, coords, DIMS, name="energy", attrs=node.attrs.asdict())
+
+    def check_complete(self) -> None:
+        """Raises ValueError if a prompt is pending."""
         if pending := self.pending():
             raise ValueError(
                 f"{len(pending)} of {self.size()} prompts of {self.path} are not captured yet; "
                 "run the capture again, it does only what is missing"
             )
-        group = zarrs.open_site(self.path, site)
-        with self._reading(f"site {site} or the list of prompts and steps"):
-            node = zarrs.array(group, "energy")
-            with xr.open_dataset(self.url, engine="zarr", consolidated=False, chunks=None) as root:
-                coords = root.coords.to_dataset().load().coords
-        data = lazy_energy(self.path, site, coords["prompt"].values.tolist(), node.shape)
-        return xr.DataArray(data, coords, DIMS, name="energy", attrs=node.attrs.asdict())
 
     def open(self) -> xr.DataTree:
         """All of it, lazily, as anyone with xarray sees it; prompts that are pending read as NaN."""
         zarrs.open_group(self.path)
-        return xr.open_datatree(self.url, engine="zarr", consolidated=False, chunks={})
+        store: Any = self.path.store()  # xarray takes a zarr store, though its types do not say so
+        return xr.open_datatree(store, engine="zarr", consolidated=False, chunks={})
 
     def sites(self) -> list[NeuronSite]:
         """The sites, in the model's order."""
@@ -150,6 +148,12 @@ class ActivationStore:
     def attributes(self) -> dict[str, Any]:
         """The profile it was planned with."""
         return dict(zarrs.attributes(zarrs.open_group(self.path))["profile"])
+
+    def steps_and_branches(self) -> tuple[int, list[str]]:
+        """How many denoiser calls were captured, and the guidance halves."""
+        with self._reading("its list of branches"):
+            group = zarrs.open_group(self.path)
+            return zarrs.array(group, "step").shape[0], [str(name) for name in zarrs.read_all(group, "branch")]
 
     def size(self) -> int:
         """How many prompts were planned."""
@@ -162,9 +166,58 @@ class ActivationStore:
             texts, seeds = zarrs.read_all(group, "text"), zarrs.read_all(group, "seed")
         return [(str(text), int(seed)) for text, seed in zip(texts, seeds, strict=True)]
 
+    def names(self) -> list[str]:
+        """The name of every slot's prompt, in order: a digest of its text and seed."""
+        with self._reading("its list of prompts"):
+            return [str(name) for name in zarrs.read_all(zarrs.open_group(self.path), "prompt")]
+
+    def copy(self, other: ActivationStore, slots: Mapping[int, int]) -> None:
+        """Stores prompts as another store of the same profile holds them: {slot here: slot there}.
+
+        Raises ValueError if one is another prompt there, DamagedStore if its energies are damaged.
+        """
+        here, there = self.names(), other.names()
+        if odd := [(slot, old) for slot, old in slots.items() if here[slot] != there[old]]:
+            raise ValueError(
+                f"slot {odd[0][1]} of {other.path} holds another prompt than slot {odd[0][0]} of {self.path}"
+            )
+        source, writer = other._arrays(), self._arrays(writable=True)
+        for slot, old in slots.items():
+            with other._reading(f"slot {old}"):
+                read = _at_once(partial(_slot, source, old), source)
+            energies: dict[str, NDArray[np.float32]] = dict(zip(source, read, strict=True))
+            tokens = {name: round(float(energy[0, 0].sum(dtype=np.float64))) for name, energy in energies.items()}
+            self._put(slot, writer, energies, tokens)
+
     def reset(self, slot: int) -> None:
         """Makes one prompt pending again: what to do about a damaged one."""
-        self._complete(zarrs.open_group(self.path, writable=True))[slot] = 0
+        marks = self._complete(zarrs.open_group(self.path, writable=True))
+        marks.with_config({"write_empty_chunks": True})[slot] = 0  # else 0 would be written as no chunk at all
+
+    def _arrays(self, writable: bool = False) -> dict[str, zarr.Array[Any]]:
+        """Every site's energies."""
+        group = zarrs.open_group(self.path, writable)
+        names = zarrs.attributes(group)["sites"]
+        return dict(zip(names, _at_once(lambda name: zarrs.array(group, f"{name}/energy"), names), strict=True))
+
+    def _put(
+        self,
+        slot: int,
+        arrays: Mapping[str, zarr.Array[Any]],
+        energies: Mapping[str, ArrayLike],
+        tokens: Mapping[str, int],
+    ) -> None:
+        complete = self._complete(zarrs.open_group(self.path, writable=True))
+        if not 0 <= slot < complete.shape[0]:
+            raise ValueError(f"slot {slot} is not one of the {complete.shape[0]} prompts planned in {self.path}")
+        if set(energies) != set(arrays):
+            odd = sorted(set(energies) ^ set(arrays))
+            raise ValueError(f"energies for {len(arrays)} sites were expected; {odd[0]} is missing or was not planned")
+        sound = {name: checked(name, energies[name], arrays[name].shape[1:], tokens) for name in arrays}
+        if complete[slot] == 1:
+            return
+        _at_once(lambda name: arrays[name].__setitem__(slot, sound[name]), arrays)
+        complete[slot] = 1
 
     def _complete(self, group: zarr.Group | None = None) -> zarr.Array[Any]:
         return zarrs.array(group or zarrs.open_group(self.path), "complete")
@@ -185,47 +238,19 @@ class ActivationStore:
             )
 
 
-def _add_coordinates(
-    group: zarr.Group, prompts: Sequence[Prompt], timesteps: Sequence[float], branches: Sequence[str]
-) -> None:
-    names = np.array([prompt.name for prompt in prompts], zarrs.STRING)
-    zarrs.add_array(group, "prompt", ["prompt"], names)
-    zarrs.add_array(group, "text", ["prompt"], np.array([prompt.text for prompt in prompts], zarrs.STRING))
-    zarrs.add_array(group, "seed", ["prompt"], np.array([prompt.seed for prompt in prompts], np.int64))
-    zarrs.add_array(group, "step", ["step"], np.arange(len(timesteps), dtype=np.int32))
-    zarrs.add_array(group, "timestep", ["step"], np.array(timesteps, np.float64))
-    zarrs.add_array(group, "branch", ["branch"], np.array(list(branches), zarrs.STRING))
-    zarrs.add_array(group, "complete", ["prompt"], np.zeros(len(prompts), np.uint8), chunks=(1,))
+def captured_sets(root: RootLike, profile: str) -> list[str]:
+    """The prompt sets that have been planned under a profile."""
+    folder = Root(root).path("activations", profile)
+    names = folder.folders()
+    planned = _at_once(lambda name: (folder / name / SEAL).exists(), names)  # an object store lists half a plan too
+    return [unquote(name.removesuffix(".zarr")) for name, there in zip(names, planned, strict=True) if there]
 
 
-def _add_site(group: zarr.Group, site: NeuronSite, shape: tuple[int, int, int, int]) -> None:
-    group.create_group(site.name, attributes=zarrs.site_attributes(site)).create_array(
-        "energy",
-        shape=shape,
-        dtype=np.float32,
-        chunks=(1, *shape[1:]),
-        fill_value=np.nan,
-        compressors=[Crc32cCodec()],
-        dimension_names=DIMS,
-        attributes={"long_name": "sum over tokens of the squared, token-normalised activation", "units": "1"},
-    )
+def _slot(arrays: Mapping[str, zarr.Array[Any]], slot: int, name: str) -> NDArray[np.float32]:
+    return np.asarray(arrays[name][slot], np.float32)
 
 
-def _checked(site: str, energy: ArrayLike, shape: tuple[int, ...], tokens: Mapping[str, int]) -> NDArray[np.float32]:
-    """One site's energies [step, branch, neuron], ready to be stored; see ActivationStore.write."""
-    values = np.asarray(energy, np.float32)
-    if values.shape != shape:
-        raise ValueError(
-            f"energies of {site} have the shape {values.shape}, but [step, branch, neuron] is {shape} here"
-        )
-    if site not in tokens:
-        raise ValueError(f"the number of tokens of {site} is missing; the sums of its energies are checked against it")
-    sums = values.sum(-1, dtype=np.float64)
-    good = (np.abs(sums - tokens[site]) <= TOKEN_TOLERANCE * tokens[site]) & (values >= 0).all(-1)
-    if not good.all():
-        step, branch = np.argwhere(~good)[0]
-        raise ValueError(
-            f"energies of {site} sum to {sums[step, branch]:.6g} at step {step}, branch {branch}, but must be finite, "
-            f"not negative and sum to its {tokens[site]} tokens; the model may have overflowed: try float32"
-        )
-    return values
+def _at_once(request: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+    """request(name) for every name, some at a time: an object store answers one as slowly as many."""
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(request, names))

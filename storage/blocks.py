@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import dask.array
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from storage import zarrs
+from storage.places import Place
 
 from_array: Callable[..., dask.array.Array] = dask.array.from_array  # Dask leaves its type open
 
 
-def lazy_energy(path: Path, site: str, prompts: Sequence[str], shape: tuple[int, ...]) -> dask.array.Array:
+def lazy_energy(path: Place, site: str, prompts: Sequence[str], shape: tuple[int, ...]) -> dask.array.Array:
     """A site's energies [prompt, step, branch, neuron] of a complete store. Computing raises DamagedStore."""
     blocks = _Blocks(path, site, tuple(prompts), shape)
     return from_array(blocks, chunks=(1, *shape[1:]), meta=np.empty((0,) * len(shape), np.float32))
+
+
+@lru_cache(maxsize=1024)
+def _opened(path: Place, site: str, process: int) -> zarr.Array[Any]:
+    """A site's array: its metadata never changes, and reading it for every chunk would take as long as the chunk."""
+    return zarrs.array(zarrs.open_group(path), f"{site}/energy")
 
 
 @dataclass(frozen=True)
 class _Blocks:
     """What dask takes for an array; only paths and names travel to workers."""
 
-    path: Path
+    path: Place
     site: str
     prompts: tuple[str, ...]
     shape: tuple[int, ...]
@@ -41,7 +50,4 @@ class _Blocks:
         which = ", ".join(f"{slot} ({self.prompts[slot]})" for slot in slots)
         remedy = "ActivationStore.reset(slot) makes it pending, then capture again"
         with zarrs.reading(f"{self.path}: site {self.site}, prompt {which},", remedy):
-            block = np.asarray(zarrs.array(zarrs.open_group(self.path), f"{self.site}/energy")[key], np.float32)
-            if np.isnan(block).any():
-                raise KeyError("its chunk is missing")
-        return block
+            return np.asarray(_opened(self.path, self.site, os.getpid())[key], np.float32)

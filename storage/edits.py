@@ -2,10 +2,8 @@
 
 The file formats, so that anyone can read them without us:
 
-    mask.safetensors    a uint8 tensor [out, ceil(in/8)] a site, named <component>.<qualified name>: the mask [out, in]
-                        in numpy.packbits order, 1 = prune; metadata format, version, edit, widths (JSON, {site: in})
-    delta.safetensors   the changed weights, named <component>.<qualified name>.weight, in the base model's dtype;
-                        metadata format, version, edit
+    mask.safetensors    see storage.masks
+    delta.safetensors   see storage.masks
     manifest.json       canonical JSON: format, edit, concept, model, profile, prune, prompt_sets, versions, created,
                         files {name: {sha256, size}}; written last: without it there is no edit
     latest.json         see storage.pointers
@@ -17,23 +15,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage import tensors
+from storage.masks import unpack_masks
+from storage.names import canonical_json, escape, sha256
+from storage.places import Place
 from storage.pointers import move_pointer, read_pointer
-from storage.urls import Root, RootLike, canonical_json, escape, get, put_new, sha256
+from storage.roots import Root, RootLike, place_at
 
 FORMAT = "conceptprune-edit"
-MASK_FORMAT = {"format": "conceptprune-mask", "version": "1"}
-DELTA_FORMAT = {"format": "conceptprune-delta", "version": "1"}
 MANIFEST, MASK, DELTA = "manifest.json", "mask.safetensors", "delta.safetensors"
+READERS = 8  # files of an edit that are verified at once
 EDIT_ID = re.compile(r"[0-9a-f]{8,64}")  # a digest; never "refs"
 FIELDS = ("concept", "created", "edit", "files", "format", "model", "profile", "prompt_sets", "prune", "versions")
 
@@ -46,7 +48,7 @@ class CorruptEdit(ValueError):
 class Edit:
     """A published edit; its files are verified when they are read."""
 
-    path: Path
+    path: Place
     manifest: dict[str, Any]
 
     @property
@@ -69,24 +71,36 @@ class Edit:
         entry = self.manifest["files"].get(name)
         if entry is None:
             raise ValueError(f"edit {self.id} has no file {name}; it has {', '.join(sorted(self.manifest['files']))}")
-        data = get(edit_file(self.path, name))
-        if data is None or len(data) != entry["size"] or sha256(data) != entry["sha256"]:
-            what = "is missing" if data is None else "is not what the manifest says (wrong sha256)"
-            raise CorruptEdit(f"{name} of {self.path} {what}; delete that folder and make the edit again")
+        data = edit_file(self.path, name).get()
+        self._check(name, None if data is None else (sha256(data), len(data)))
+        assert data is not None  # it would not have passed
         return data
 
     def verify(self) -> None:
-        """Reads every file. Raises CorruptEdit at the first that is missing or wrong."""
-        for name in self.manifest["files"]:
-            self.read(name)
+        """Reads every file, in pieces. Raises CorruptEdit at the first that is missing or wrong."""
+        with ThreadPoolExecutor(READERS) as pool:
+            names = list(self.manifest["files"])
+            for name, found in zip(names, pool.map(lambda n: edit_file(self.path, n).sha256(), names), strict=True):
+                self._check(name, found)
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """{site: mask [out, in]}, True = prune. Raises CorruptEdit."""
-        return unpack_masks(*self._tensors(MASK), self.path)
+        try:
+            return unpack_masks(*self._tensors(MASK))
+        except CorruptEdit:
+            raise
+        except ValueError as error:
+            raise CorruptEdit(f"{MASK} of {self.path}: {error}") from error
 
     def deltas(self) -> dict[str, NDArray[np.float32]]:
         """{<site>.weight: patched weight [out, in]}, the base's dtype widened to float32: exact. Raises CorruptEdit."""
         return {name: tensors.widen(tensor) for name, tensor in self._tensors(DELTA)[0].items()}
+
+    def _check(self, name: str, found: tuple[str, int] | None) -> None:
+        entry = self.manifest["files"][name]
+        if found != (entry["sha256"], entry["size"]):
+            what = "is missing" if found is None else "is not what the manifest says (wrong sha256)"
+            raise CorruptEdit(f"{name} of {self.path} {what}; delete that folder and make the edit again")
 
     def _tensors(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         try:
@@ -95,72 +109,43 @@ class Edit:
             raise error if isinstance(error, CorruptEdit) else CorruptEdit(f"{name} of {self.path}: {error}") from error
 
 
-def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A mask [out, in] as bits [out, ceil(in/8)], in numpy.packbits order."""
-    return np.packbits(mask, axis=-1)
-
-
-def unpack_mask(packed: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
-    """The mask [out, width] of packed bits. Raises ValueError if they are of another width."""
-    if packed.ndim != 2 or packed.dtype != np.uint8 or packed.shape[1] != -(-width // 8):
-        raise ValueError(f"packed mask is {packed.dtype} {packed.shape}; expected uint8 [out, {-(-width // 8)}]")
-    return np.unpackbits(packed, axis=-1, count=width).astype(np.bool_)
-
-
-def unpack_masks(
-    packed: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], folder: Path
-) -> dict[str, NDArray[np.bool_]]:
-    """{site: mask [out, in]} of a decoded mask.safetensors. Raises CorruptEdit, naming the edit's folder."""
-    try:
-        widths = json.loads(metadata["widths"])
-        return {site: unpack_mask(bits, int(widths[site])) for site, bits in packed.items()}
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptEdit(f"{MASK} of {folder} does not give each site's width: {error}") from error
-
-
-def encode_masks(masks: Mapping[str, NDArray[np.bool_]], edit: str) -> bytes:
-    """mask.safetensors for {site: mask [out, in]}."""
-    widths = canonical_json({site: mask.shape[1] for site, mask in masks.items()}).decode()
-    packed = {site: pack_mask(mask) for site, mask in masks.items()}
-    return tensors.encode(packed, {**MASK_FORMAT, "edit": edit, "widths": widths})
-
-
-def encode_deltas(weights: Mapping[str, NDArray[np.float32]], dtype: str, edit: str) -> bytes:
-    """delta.safetensors for {site: patched weight [out, in]}, in the base's dtype: "float32", "float16", "bfloat16".
-
-    Raises ValueError if a value is not of that dtype: it cannot be the base's.
-    """
-    narrowed = {f"{site}.weight": tensors.narrow(weight, dtype) for site, weight in weights.items()}
-    return tensors.encode(narrowed, {**DELTA_FORMAT, "edit": edit})
-
-
 def write_edit(
     root: RootLike, model: str, concept: str, files: Mapping[str, bytes | Path], manifest_fields: Mapping[str, object]
 ) -> Edit:
     """Publishes an edit: its files, then its manifest. If it is there already, returns that one.
 
-    `manifest_fields` are edit (the digest of what determines the mask), model, profile, prune, prompt_sets, versions.
-    Raises ValueError if one is missing, a file's name is unsafe, or an unfinished run left another mask or delta there.
+    See `seal_edit`. Raises ValueError also if an unfinished run left another mask or delta there.
     """
-    fields = {"created": datetime.now(UTC).isoformat(timespec="seconds"), **manifest_fields}
-    fields |= {"format": FORMAT, "concept": concept, "files": {}}
-    if missing := sorted(set(FIELDS) - set(fields)):
-        raise ValueError(f"the manifest lacks {', '.join(missing)}; a reader needs to know what made the edit")
-    folder = edit_folder(root, model, concept, str(fields["edit"]))
-    paths = {name: edit_file(folder, name) for name in files}
-    if (folder / MANIFEST).exists():
-        return _read(folder)
-    entries = {}
-    for name, content in sorted(files.items()):
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        if not put_new(paths[name], data):
-            if name in (MASK, DELTA):
+    folder = edit_folder(root, model, concept, str(manifest_fields.get("edit", "")))
+    places = {name: edit_file(folder, name) for name in files}
+    _check_fields(manifest_fields)
+    if not (folder / MANIFEST).exists():
+        for name, content in files.items():
+            if not places[name].put_new(content) and name in (MASK, DELTA):
                 raise ValueError(
                     f"{folder} holds another {name}, of an unfinished edit; delete that folder and run again"
                 )
-            data = paths[name].read_bytes()  # such as a report with other timings: the first writer's is as good
-        entries[name] = {"sha256": sha256(data), "size": len(data)}
-    put_new(folder / MANIFEST, canonical_json({**fields, "files": entries}))
+    return seal_edit(folder, concept, list(files), manifest_fields)
+
+
+def seal_edit(folder: Place, concept: str, names: Sequence[str], manifest_fields: Mapping[str, object]) -> Edit:
+    """Writes the manifest of an edit whose files are there. If it is there already, returns that one.
+
+    `manifest_fields` are edit (the digest of what determines the mask), model, profile, prune, prompt_sets, versions.
+    Raises ValueError if one is missing, or a file is.
+    """
+    _check_fields(manifest_fields)
+    if (folder / MANIFEST).exists():
+        return _read(folder)
+    with ThreadPoolExecutor(READERS) as pool:  # what is there counts: of a report, the first writer's is as good
+        found = list(pool.map(lambda name: edit_file(folder, name).sha256(), names))
+    if missing := [name for name, hashed in zip(names, found, strict=True) if hashed is None]:
+        raise ValueError(f"{folder} lacks {', '.join(missing)}, which its manifest would name; run again")
+    files = {name: {"sha256": hashed[0], "size": hashed[1]}
+             for name, hashed in zip(names, found, strict=True) if hashed is not None}  # fmt: skip
+    created = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
+    manifest = {**created, **manifest_fields, "format": FORMAT, "concept": concept, "files": files}
+    (folder / MANIFEST).put_new(canonical_json(manifest))
     return _read(folder)
 
 
@@ -178,9 +163,9 @@ def read_edit(root: RootLike, model: str, concept: str, edit: str = "latest") ->
     return found
 
 
-def read_edit_at(folder: str | Path) -> Edit:
+def read_edit_at(folder: RootLike) -> Edit:
     """An edit by its folder, wherever that was copied to. Raises CorruptEdit."""
-    return _read(Path(folder))
+    return _read(place_at(folder))
 
 
 def point(root: RootLike, model: str, concept: str, edit: str) -> None:
@@ -197,30 +182,61 @@ def latest(root: RootLike, model: str, concept: str) -> str | None:
 
 def list_edits(root: RootLike, model: str | None = None, concept: str | None = None) -> list[Edit]:
     """The published edits, of all models and concepts unless told, oldest first. Raises CorruptEdit."""
-    patterns = ["*" if name is None else escape(name) for name in (model, concept)]
-    found = Root(root).path("edits").glob("/".join([*patterns, "*", MANIFEST]))
-    edits = [_read(path.parent) for path in found if EDIT_ID.fullmatch(path.parent.name)]
+    folder = Root(root).path("edits")
+    found = [
+        folder / own / slug / edit
+        for own in ([escape(model)] if model is not None else folder.folders())
+        for slug in ([escape(concept)] if concept is not None else (folder / own).folders())
+        for edit in (folder / own / slug).folders()
+        if EDIT_ID.fullmatch(edit)
+    ]
+    with ThreadPoolExecutor(READERS) as pool:
+        published = pool.map(lambda place: _read(place) if (place / MANIFEST).exists() else None, found)
+        edits = [edit for edit in published if edit is not None]
     return sorted(edits, key=lambda edit: (str(edit.manifest["created"]), str(edit.path)))
 
 
-def edit_folder(root: RootLike, model: str, concept: str, edit: str) -> Path:
+def list_concepts(root: RootLike) -> list[str]:
+    """The slugs of the concepts that have edits, of any model."""
+    folder = Root(root).path("edits")
+    return sorted({unquote(slug) for model in folder.folders() for slug in (folder / model).folders()})
+
+
+def latest_edit(root: RootLike, concept: str) -> Edit | None:
+    """The edit of a concept that counts: the one that the newest model's pointer names; None if there is no edit.
+
+    Raises CorruptEdit.
+    """
+    models = Root(root).path("edits").folders()
+    pointers = [(unquote(model), latest(root, unquote(model), concept)) for model in models]
+    edits = [read_edit(root, model, concept, edit) for model, edit in pointers if edit is not None]
+    edits = edits or list_edits(root, concept=concept)  # a run that was killed before it moved the pointer
+    return max(edits, key=lambda edit: str(edit.manifest["created"]), default=None)
+
+
+def edit_folder(root: RootLike, model: str, concept: str, edit: str) -> Place:
     """Where an edit lies, or would. Raises ValueError if it is not named by a digest."""
     if not EDIT_ID.fullmatch(edit):
         raise ValueError(f"the edit {edit!r} is not a digest; give 8 to 64 hex digits, or latest")
     return Root(root).path("edits", model, concept, edit)
 
 
-def edit_file(folder: Path, name: str) -> Path:
+def edit_file(folder: Place, name: str) -> Place:
     """Where a file of an edit lies, or would. Raises ValueError unless its name is plain and relative."""
     segments = name.split("/")
     if name == MANIFEST or not all(segment and escape(segment) == segment for segment in segments):
         raise ValueError(f"{name!r} cannot name a file of an edit; use letters, digits, . - _ and / for folders")
-    return folder.joinpath(*segments)
+    return folder / name
 
 
-def _read(folder: Path) -> Edit:
+def _check_fields(fields: Mapping[str, object]) -> None:
+    if missing := sorted(set(FIELDS) - {"concept", "created", "files", "format"} - set(fields)):
+        raise ValueError(f"the manifest lacks {', '.join(missing)}; a reader needs to know what made the edit")
+
+
+def _read(folder: Place) -> Edit:
     """The edit in a folder, its manifest validated."""
-    data = get(folder / MANIFEST)
+    data = (folder / MANIFEST).get()
     if data is None:
         raise CorruptEdit(f"{folder} has no {MANIFEST}, so it is not an edit; run the erasure again to finish it")
     try:
@@ -239,5 +255,5 @@ def _read(folder: Path) -> Edit:
     return Edit(folder, manifest)
 
 
-def _pointer_path(root: RootLike, model: str, concept: str) -> Path:
+def _pointer_path(root: RootLike, model: str, concept: str) -> Place:
     return Root(root).path("edits", model, concept, "refs", "latest.json")

@@ -16,7 +16,9 @@ import zarr
 from numpy.typing import NDArray
 
 from storage import tensors, zarrs
-from storage.urls import Root, RootLike, sha256
+from storage.names import sha256
+from storage.places import SEAL
+from storage.roots import Root, RootLike
 from tasks.diffusion.spec import NeuronSite
 
 SCHEMA = "conceptprune-model"
@@ -36,7 +38,7 @@ class ModelStore:
 
     def exists(self) -> bool:
         """Whether it has been written."""
-        return (self.path / "zarr.json").is_file()
+        return (self.path / SEAL).exists()
 
     def write(
         self, weights: Mapping[str, NDArray[Any]], sites: Sequence[NeuronSite], attributes: Mapping[str, object]

@@ -6,34 +6,34 @@ The file format: canonical JSON with edit, manifest (a sha256), previous (the ed
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from storage.urls import canonical_json, compare_and_swap, get, sha256
+from storage.names import canonical_json, sha256
+from storage.places import Place
 
 ATTEMPTS = 100  # of moving a pointer that others move too
 
 
-def read_pointer(path: Path) -> dict[str, Any] | None:
+def read_pointer(path: Place) -> dict[str, Any] | None:
     """What a pointer says; None if there is none. Raises ValueError if it is damaged."""
-    data = get(path)
+    data = path.get()
     return None if data is None else _parsed(path, data)
 
 
-def move_pointer(path: Path, edit: str, manifest: str) -> None:
+def move_pointer(path: Place, edit: str, manifest: str) -> None:
     """Makes a pointer name an edit; of several callers the last one wins, and every move is counted."""
     for _ in range(ATTEMPTS):
-        data = get(path)
+        data = path.get()
         before: dict[str, Any] = {"edit": None, "sequence": 0} if data is None else _parsed(path, data)
         if before["edit"] == edit:
             return
         after = {"edit": edit, "manifest": manifest, "previous": before["edit"], "sequence": before["sequence"] + 1}
-        if compare_and_swap(path, canonical_json(after), None if data is None else sha256(data)):
+        if path.compare_and_swap(canonical_json(after), None if data is None else sha256(data)):
             return
     raise ValueError(f"{path} was moved by others {ATTEMPTS} times in a row; try again when they are done")
 
 
-def _parsed(path: Path, data: bytes) -> dict[str, Any]:
+def _parsed(path: Place, data: bytes) -> dict[str, Any]:
     try:
         pointer = json.loads(data)
         if canonical_json(pointer) == data and set(pointer) == {"edit", "manifest", "previous", "sequence"}:

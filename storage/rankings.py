@@ -23,7 +23,9 @@ import zarr
 from numpy.typing import NDArray
 
 from storage import zarrs
-from storage.urls import Root, RootLike, digest
+from storage.names import digest
+from storage.places import SEAL
+from storage.roots import Root, RootLike
 
 SCHEMA = "conceptprune-ranking"
 SCHEMA_VERSION = 1
@@ -33,9 +35,22 @@ CHUNK_BYTES = 8_000_000
 class RankingStore:
     """The rankings of every site for one pair of prompt sets."""
 
-    def __init__(self, root: RootLike, profile: str, reference: str, target: str, *, model: str, branch: str) -> None:
+    def __init__(
+        self,
+        root: RootLike,
+        profile: str,
+        reference: str,
+        target: str,
+        *,
+        model: str,
+        branch: str,
+        prompts: str | None = None,
+    ) -> None:
         self._key = {"profile": profile, "reference": reference, "target": target, "model": model, "branch": branch}
-        suffix = digest({"model": model, "branch": branch, "schema_version": SCHEMA_VERSION}, 8)
+        what = {"model": model, "branch": branch, "schema_version": SCHEMA_VERSION}
+        if prompts is not None:  # a choice of the sets' slots
+            self._key["prompts"] = what["prompts"] = prompts
+        suffix = digest(what, 8)
         self.path = Root(root).path("rankings", profile, f"{reference}-{target}-{suffix}", suffix=".zarr")
 
     @property
@@ -45,10 +60,13 @@ class RankingStore:
 
     def depths(self) -> dict[str, int]:
         """How deep each site that is there has been ranked."""
-        if not (self.path / "zarr.json").is_file():
-            return {}
-        sites = zarrs.open_group(self.path).groups()
-        return {name: max(depths) for name, group in sites if (depths := [int(key) for key in group.group_keys()])}
+        found: dict[str, int] = {}
+        for name in self.path.files():  # one listing; a group's metadata is its last file
+            site, _, rest = name.partition("/")
+            depth, _, file = rest.partition("/")
+            if file == SEAL:
+                found[site] = max(found.get(site, 0), int(depth))
+        return found
 
     def exists(self, depths: Mapping[str, int]) -> bool:
         """Whether each of these sites has been ranked at least so deep."""
@@ -82,18 +100,21 @@ class RankingStore:
             zarrs.create(self.path / site, {}, lambda group: None, drafts=self.path.parent)
             self._add(site, neuron, kept)
 
-    def read(self, site: str) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    def read(
+        self, site: str, steps: int | None = None, depths: Mapping[str, int] | None = None
+    ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
         """The deepest ranking of a site: neuron and kept, both [step, out, rank], rank up to depths()[site].
 
-        Raises ValueError if there is none, DamagedStore if it is damaged.
+        With `steps`, only the first so many are read. `depths` saves the listing where the caller has it. Raises
+        ValueError if there is no ranking of the site, DamagedStore if it is damaged.
         """
-        depth = self.depths().get(site)
+        depth = (self.depths() if depths is None else depths).get(site)
         if depth is None:
             raise ValueError(f"{self.path} holds no ranking of {site}; rank the concept first")
         with zarrs.reading(f"{self.path}: the ranking of {site}", "delete it, the next run ranks again"):
             group = zarrs.open_group(self.path / site / str(depth))
-            packed = zarrs.read_all(group, "kept")
-            return zarrs.read_all(group, "neuron"), np.unpackbits(packed, axis=-1, count=depth).astype(np.bool_)
+            packed, neuron = (np.asarray(zarrs.array(group, name)[:steps]) for name in ("kept", "neuron"))
+            return neuron, np.unpackbits(packed, axis=-1, count=depth).view(np.bool_)
 
     def attributes(self) -> dict[str, Any]:
         """What it is a ranking of."""

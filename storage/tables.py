@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.urls import Root, RootLike, put_new, sha256
+from storage.names import sha256
+from storage.roots import Root, RootLike
 
 
 def write_rows(root: RootLike, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -31,7 +32,13 @@ def write_rows(root: RootLike, name: str, rows: Sequence[Mapping[str, Any]]) -> 
     buffer = io.BytesIO()
     pq.write_table(table, buffer, write_page_checksum=True)
     data = buffer.getvalue()
-    put_new(Root(root).path("tables", name, f"part-{sha256(data)[:32]}.parquet"), data)
+    Root(root).path("tables", name, f"part-{sha256(data)[:32]}.parquet").put_new(data)
+
+
+def values(root: RootLike, name: str, column: str) -> set[Any]:
+    """The different values of a column; none if there is no such table or column."""
+    table = read(root, name)
+    return set(table[column].to_pylist()) if column in table.column_names else set()
 
 
 def read(root: RootLike, name: str) -> pa.Table:
@@ -40,9 +47,11 @@ def read(root: RootLike, name: str) -> pa.Table:
     Raises ValueError if a part is damaged or the parts disagree on a column's type.
     """
     parts = []
-    for path in sorted(Root(root).path("tables", name).glob("part-*.parquet")):
-        data = path.read_bytes()
-        if path.stem != f"part-{sha256(data)[:32]}":
+    folder = Root(root).path("tables", name)
+    for part in folder.files():
+        path = folder / part
+        data = path.get()
+        if data is None or part != f"part-{sha256(data)[:32]}.parquet":
             raise ValueError(f"{path} is damaged (wrong sha256); delete it and write its rows again")
         parts.append(pq.read_table(io.BytesIO(data)))
     try:

@@ -6,31 +6,57 @@ equal tensors get another sha256 each time: an edit written twice would differ.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.urls import canonical_json
+from storage.names import canonical_json
 
-CODES = {"U8": np.uint8, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}  # of a model
+KINDS = {"uint8": np.uint8, **DTYPES}
+NAMES = {"uint8": "U8", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # in the file's header
+CODES = {NAMES[dtype]: kind for dtype, kind in KINDS.items()}
+
+
+def write(
+    file: BinaryIO,
+    layout: Mapping[str, tuple[str, tuple[int, ...]]],
+    metadata: Mapping[str, str],
+    tensor: Callable[[str], NDArray[Any]],
+) -> None:
+    """Writes a safetensors file tensor by tensor; equal input gives equal bytes.
+
+    `layout` is {name: (dtype, shape)}, with "uint8", "float32", "float16" or "bfloat16"; tensor(name) gives each, a
+    bfloat16 one as uint16 bits. Raises ValueError if one is not what the layout says.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, (dtype, shape) in sorted(layout.items()):
+        start, end = end, end + math.prod(shape) * np.dtype(KINDS[dtype]).itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    head = canonical_json(header)
+    head += b" " * (-len(head) % 8)
+    file.write(len(head).to_bytes(8, "little") + head)
+    for name, (dtype, shape) in sorted(layout.items()):
+        values = tensor(name)
+        if values.shape != shape or values.dtype != KINDS[dtype]:
+            raise ValueError(f"tensor {name} is {values.dtype} {values.shape}; its layout says {dtype} {shape}")
+        file.write(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def encode(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file of uint8, float32, float16 and (uint16) bfloat16 tensors; equal input gives equal bytes."""
-    codes = {np.dtype(kind): code for code, kind in CODES.items()}
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    parts, end = [], 0
-    for name, tensor in sorted(tensors.items()):
-        parts.append(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes())
-        start, end = end, end + len(parts[-1])
-        header[name] = {"dtype": codes[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    head = canonical_json(header)
-    head += b" " * (-len(head) % 8)
-    return b"".join([len(head).to_bytes(8, "little"), head, *parts])
+    dtypes = {np.dtype(kind): dtype for dtype, kind in KINDS.items()}
+    buffer = io.BytesIO()
+    write(
+        buffer, {name: (dtypes[t.dtype], t.shape) for name, t in tensors.items()}, metadata, lambda name: tensors[name]
+    )
+    return buffer.getvalue()
 
 
 def decode(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -1,187 +1,249 @@
-"""The root that everything lies under, and writes that are whole or absent.
+"""What a URL means, and the clients of an object store: the only file that says s3.
 
-The only file that knows what kind of place a root is: today a local directory.
+`--store` is a directory, file:///path or s3://bucket/prefix. Endpoint, region and profile come from
+CONCEPTPRUNE_S3_ENDPOINT, _REGION and _PROFILE, and where those are not set from the standard AWS chain: AWS_*
+variables, ~/.aws, the machine's role. Secrets are only ever read by the two clients, on the machine that uses them.
+
+Two clients, each for what it does better (docs/decisions/005): s3fs for files, obstore for the chunks of Zarr stores.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
-import json
 import os
-import shutil
-import uuid
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-RootLike = str | os.PathLike[str]  # a Root is one too
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from zarr.abc.store import Store
 
-LONGEST_SEGMENT = 200  # bytes; file systems allow 255, and suffixes and drafts need some
+from storage.names import sha256
+
+SCHEME = "s3"
+ATTEMPTS = 4  # of a request, by the client that makes it
+CONNECT_SECONDS = 5
+READ_SECONDS = 30
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ENDPOINT = re.compile(r"https?://[^\s/?#@]+/?")  # without a user and a password, which would be shown in errors
 
 
-@dataclass(frozen=True, init=False)
-class Root:
-    """A place for everything, in canonical form: two spellings of one directory are equal.
+class SettingsError(RuntimeError):
+    """A setting of the clients cannot work. No ValueError: stored bytes are not to blame."""
 
-    Raises ValueError if the URL is empty or not a local directory's.
+
+class Settings(BaseSettings):
+    """CONCEPTPRUNE_S3_* variables; what is None is left to the standard AWS chain."""
+
+    model_config = SettingsConfigDict(env_prefix="CONCEPTPRUNE_S3_", env_ignore_empty=True, frozen=True)
+
+    endpoint: str | None = None
+    region: str | None = None
+    profile: str | None = None
+
+
+def canonical(url: str, what: str = "the store's root") -> str:
+    """An absolute path, or s3://bucket/prefix without a slash at the end: two spellings of one place are equal.
+
+    Raises ValueError if the URL is empty or of a kind that is not known; `what` says what it is the URL of.
     """
-
-    url: str  # absolute path
-
-    def __init__(self, url: RootLike) -> None:
-        object.__setattr__(self, "url", _local_directory(os.fspath(url)))
-        if os.path.isfile(self.url):
-            raise ValueError(f"the store's root {self.url} is a file; give a directory")
-
-    def __fspath__(self) -> str:
-        return self.url
-
-    def path(self, *names: str, suffix: str = "") -> Path:
-        """The path below the root that these names lead to; each name is escaped to one segment, the suffix is not."""
-        segments = [escape(name) for name in names]
-        return Path(self.url, *segments[:-1], segments[-1] + suffix)
-
-
-def _local_directory(url: str) -> str:
-    """The absolute path that a root URL means: the one place that decides which kinds of root there are."""
     scheme, separator, _ = url.partition("://")
     if not url.strip():
-        raise ValueError("the store's root is empty; give a directory, such as ./store")
+        raise ValueError(f"{what} is empty; give a directory, such as ./store, or {SCHEME}://bucket/prefix")
     if not separator:
         return os.path.abspath(os.path.expanduser(url))
     parts = urlsplit(url)
-    if scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise ValueError(f"the store's root is at {scheme}://, but only local directories work so far; give a path")
-    return os.path.abspath(unquote(parts.path))
-
-
-def escape(name: str) -> str:
-    """A name as one safe path segment: percent-encoded UTF-8, never empty, never with a leading dot.
-
-    >>> escape("van-gogh"), escape("a/b é"), escape("..")
-    ('van-gogh', 'a%2Fb%20%C3%A9', '%2E.')
-
-    Raises ValueError if the name is empty, too long or not Unicode text.
-    """
-    try:
-        segment = quote(name, safe="")
-    except UnicodeEncodeError:
-        raise ValueError(f"the name {name!r} is not Unicode text; rename it") from None
-    if segment.startswith("."):
-        segment = "%2E" + segment[1:]
-    if not 0 < len(segment) <= LONGEST_SEGMENT:
+    if scheme == "file" and parts.netloc in ("", "localhost"):
+        return os.path.abspath(unquote(parts.path))
+    if scheme != SCHEME:
         raise ValueError(
-            f"the name {name[:40]!r} takes {len(segment)} bytes as a path, but 1 to {LONGEST_SEGMENT} fit; rename it"
+            f"{what} is at {scheme}://, but only directories and {SCHEME}:// work; give a path or {SCHEME}://bucket/prefix"
         )
-    return segment
+    return _canonical_object(url, what)
 
 
-def canonical_json(value: object) -> bytes:
-    """JSON with sorted keys, no spaces, ASCII only: equal values give equal bytes. NaN raises ValueError."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+def is_object(url: str) -> bool:
+    """Whether a canonical URL is in an object store."""
+    return url.startswith(f"{SCHEME}://")
 
 
-def digest(value: object, length: int = 16) -> str:
-    """The first hex digits of the sha256 of a value's canonical JSON.
+def split(url: str) -> tuple[str, str]:
+    """The bucket and the key of a canonical object URL.
 
-    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
-    True
+    >>> split("s3://bucket/some/prefix"), split("s3://bucket")
+    (('bucket', 'some/prefix'), ('bucket', ''))
     """
-    return sha256(canonical_json(value))[:length]
+    bucket, _, key = url.removeprefix(f"{SCHEME}://").partition("/")
+    return bucket, key
 
 
-def sha256(data: bytes) -> str:
-    """The sha256 of some bytes, 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
+def filesystem() -> Any:
+    """s3fs's file system for this process, this environment: no listing cache, few retries."""
+    return _filesystem(*_key())
 
 
-def get(path: Path) -> bytes | None:
-    """A file's bytes; None if there is no such file."""
+def read(url: str) -> tuple[bytes, str]:
+    """A file's bytes and entity tag, both of one reply; asked for again if that breaks off. FileNotFoundError."""
+    from aiohttp import ClientError
+    from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
+    from fsspec.asyn import sync
+
+    fs, (bucket, key) = filesystem(), split(url)
+
+    async def once() -> tuple[bytes, str, Exception | None]:
+        reply = await fs._call_s3("get_object", Bucket=bucket, Key=key)
+        async with reply["Body"] as body:
+            try:
+                return await body.read(), reply["ETag"], None
+            except (ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError) as error:
+                return b"", "", error
+
+    for attempt in range(1, ATTEMPTS + 1):
+        data, tag, broken = sync(fs.loop, once)
+        if broken and attempt == ATTEMPTS:
+            raise broken
+        if not broken:
+            break
+    return data, tag
+
+
+def bucket_store(url: str) -> Store:
+    """zarr's store for a whole bucket, of this process and this environment."""
+    return _bucket_store(split(url)[0], *_key())
+
+
+def check(url: str) -> None:
+    """Raises ValueError in one sentence if an object URL's bucket cannot be reached with the credentials at hand."""
+    bucket, key = split(url)
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+        filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", MaxKeys=1)
+    except Exception as error:
+        raise ValueError(f"the store {url} cannot be used: {explain(error) or error}") from error
 
 
-def put(path: Path, data: bytes) -> None:
-    """Writes a file, replacing what was there; readers see the old bytes or the new ones."""
-    os.replace(_draft(path, data), path)
-    _sync(path.parent)
+def explain(error: BaseException) -> str | None:
+    """What an error of either client means, in a sentence for people; None if it is not one of theirs."""
+    from aiohttp import ClientError as ReplyError
+    from botocore import exceptions as aws
+    from obstore import exceptions as chunks
+
+    cause = error.__cause__ if isinstance(error, OSError) and error.__cause__ else error
+    if isinstance(error, SettingsError):
+        return str(error)
+    if isinstance(cause, aws.ClientError):
+        code = str(cause.response.get("Error", {}).get("Code", ""))
+    else:  # obstore has no field for it
+        found = re.search(r"<Code>(\w+)</Code>", str(cause))
+        code = found[1] if found else type(cause).__name__
+    if code == "NoSuchBucket":
+        return "there is no such bucket; create it, or give another one"
+    if isinstance(cause, (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError)):
+        return "no AWS credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    if isinstance(cause, aws.ProfileNotFound):
+        return f"{cause}; name one of ~/.aws/config in AWS_PROFILE or CONCEPTPRUNE_S3_PROFILE"
+    denied = isinstance(cause, aws.ClientError) and (isinstance(error, PermissionError) or code == "403")
+    if denied or isinstance(error, (chunks.PermissionDeniedError, chunks.UnauthenticatedError)):
+        return "access was denied; check the credentials, and their rights to list, read and write there"
+    silent = isinstance(cause, chunks.GenericError) and re.search(r"error sending request|body error", str(cause))
+    if silent or isinstance(cause, (aws.HTTPClientError, aws.ConnectionError, ReplyError)):  # also timed out, or reset
+        return f"the server did not answer ({code}); check the endpoint and the network, then run again"
+    if isinstance(cause, (aws.ClientError, aws.BotoCoreError, chunks.BaseError)):
+        return f"the server answered {code}; run again, what is done stays done"
+    return None
 
 
-def put_new(path: Path, data: bytes) -> bool:
-    """Writes a file unless there is one. True if it holds these bytes now; False if it holds others, which it keeps."""
-    draft = _draft(path, data)
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return path.read_bytes() == data
-    finally:
-        draft.unlink()
-    _sync(path.parent)
-    return True
+def broke_off(error: Exception) -> bool:
+    """Whether a request of obstore's went out and no reply came: it may have been done or not."""
+    from obstore.exceptions import GenericError
+
+    return isinstance(error, GenericError) and "kind: Interrupted" in str(error)
 
 
-def compare_and_swap(path: Path, data: bytes, expected: str | None) -> bool:
-    """Writes a file if its sha256 is still `expected` (None: if there is none).
+def conflict(error: OSError) -> bool:
+    """Whether a conditional write was refused because of what is there; it may be our own, sent before.
 
-    True if the file holds these bytes now, also when another writer put them there; False if it changed to others.
+    NoSuchUpload: an upload in parts that is sent again after its reply was lost.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        current = get(path)
-        if current != data:
-            if (None if current is None else sha256(current)) != expected:
-                return False
-            put(path, data)
-    return True
+    from botocore.exceptions import ClientError
 
-
-def put_new_tree(path: Path, build: Callable[[Path], None], drafts: Path | None = None) -> bool:
-    """Builds a directory beside its place, or in `drafts`, and renames it there: it is never seen half built.
-
-    True if ours is there now; False if one was there before: that one stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = (drafts or path.parent) / _draft_name(path)
-    try:
-        build(draft)
-        for file in draft.rglob("*"):
-            _sync(file)
-        os.rename(draft, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+    cause = error.__cause__
+    if not isinstance(cause, ClientError):
         return False
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    _sync(path.parent)
-    return True
+    status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in (409, 412) or cause.response["Error"]["Code"] in ("PreconditionFailed", "NoSuchUpload")
 
 
-def _draft(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(_draft_name(path))
-    with open(draft, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return draft
+def _canonical_object(url: str, what: str) -> str:
+    bucket, key = split(url.rstrip("/"))
+    segments = key.split("/") if key else []
+    if "@" in bucket:
+        raise ValueError(f"{what} holds a user name, and maybe a secret; give {SCHEME}://bucket/prefix and set AWS_*")
+    if not BUCKET.fullmatch(bucket):
+        raise ValueError(f"{what} {url} names no bucket; give {SCHEME}://bucket/prefix, in lower-case letters")
+    if any(segment in ("", ".", "..") for segment in segments) or re.search(r"[?#\x00-\x1f]", key):
+        raise ValueError(f"{what} {url} has an empty, . or .. segment, or one of ? and #; give a plain prefix")
+    return url.rstrip("/")
 
 
-def _draft_name(path: Path) -> str:
-    """A name that no escaped name can have: it begins with a dot."""
-    return f".{path.name[:40]}.{uuid.uuid4().hex}.tmp"
+def _key() -> tuple[int, Settings, str]:
+    """What a client depends on: the process (neither survives a fork) and the environment, of which a digest."""
+    settings = Settings()
+    for name in ("CONCEPTPRUNE_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if not ENDPOINT.fullmatch(os.environ.get(name) or "http://unset"):
+            raise SettingsError(f"{name} is not of the form http://host:port or https://host; change it")
+    environment = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    return os.getpid(), settings, sha256(repr(environment).encode())
 
 
-def _sync(path: Path) -> None:
-    """Flushes a file's bytes, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+@lru_cache(maxsize=8)
+def _filesystem(pid: int, settings: Settings, environment: str) -> Any:
+    import s3fs
+
+    class FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
+        retries = 2  # its own, around botocore's: they multiply
+
+    config = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "s3": {"addressing_style": "path"},
+              "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"}}  # fmt: skip
+    return FileSystem(
+        anon=False, profile=settings.profile, endpoint_url=settings.endpoint, use_listings_cache=False,
+        config_kwargs=config, client_kwargs={"region_name": settings.region} if settings.region else {},
+        skip_instance_cache=True,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _bucket_store(bucket: str, pid: int, settings: Settings, environment: str) -> Store:
+    from obstore.store import S3Store
+    from zarr.storage import ObjectStore
+
+    endpoint, region, credentials = _resolved(pid, settings, environment)
+    options: Any = {"allow_http": endpoint.startswith("http://"), "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+               "read_timeout": timedelta(seconds=READ_SECONDS), "timeout": timedelta(minutes=10)}  # fmt: skip
+    return ObjectStore(S3Store(
+        bucket, endpoint=endpoint, aws_endpoint_url_s3=endpoint,  # else AWS_ENDPOINT_URL_S3 would win
+        region=region, credential_provider=credentials, virtual_hosted_style_request=False, client_options=options,
+        retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(minutes=2)},
+    ))  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _resolved(pid: int, settings: Settings, environment: str) -> tuple[str, str, Callable[[], Any]]:
+    """Endpoint, region and a source of credentials as the standard chain has them: obstore's own knows no profiles."""
+    from botocore.exceptions import NoCredentialsError
+    from botocore.session import Session
+
+    session = Session(profile=settings.profile)
+    client = session.create_client("s3", endpoint_url=settings.endpoint, region_name=settings.region)
+    found = session.get_credentials()
+    if found is None:
+        raise NoCredentialsError
+
+    def credentials() -> Any:
+        now = found.get_frozen_credentials()  # refreshes them when they are about to expire
+        expires = getattr(found, "_expiry_time", None)
+        return {"access_key_id": now.access_key, "secret_access_key": now.secret_key, "token": now.token,
+                "expires_at": expires}  # fmt: skip
+
+    return client.meta.endpoint_url, client.meta.region_name or "us-east-1", credentials

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import Crc32cCodec
-from zarr.storage import LocalStore
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.errors import GroupNotFoundError
+from zarr.storage import WrapperStore
 
-from storage.urls import put_new_tree
+from storage.places import SEAL, Place
 from tasks.diffusion.spec import NeuronSite
 
 STRING = np.dtypes.StringDType()  # zarr warns for every other kind of string
@@ -35,24 +37,29 @@ def reading(what: str, remedy: str) -> Iterator[None]:
 
 
 def create(
-    path: Path, attributes: Mapping[str, object], fill: Callable[[zarr.Group], None], drafts: Path | None = None
+    path: Place, attributes: Mapping[str, object], fill: Callable[[zarr.Group], None], drafts: Place | None = None
 ) -> bool:
     """Creates a group with all it holds, at once; False if there is one already, which then stays as it is."""
 
-    def build(draft: Path) -> None:
-        fill(zarr.create_group(LocalStore(draft), zarr_format=3, attributes=dict(attributes)))
+    def build(store: Store) -> None:
+        fill(zarr.create_group(store, zarr_format=3, attributes=dict(attributes)))
 
-    created = put_new_tree(path, build, drafts)
-    if not created and not (path / "zarr.json").is_file():
+    created = path.put_new_tree(build, drafts)
+    if not created and not (path / SEAL).exists():
         raise DamagedStore(f"{path} is no store, but what an interrupted deletion left; delete it and run again")
     return created
 
 
-def open_group(path: Path, writable: bool = False) -> zarr.Group:
+def open_group(path: Place, writable: bool = False) -> zarr.Group:
     """An existing group. Raises ValueError if there is none."""
-    if not (path / "zarr.json").is_file():
-        raise ValueError(f"there is no store at {path}; it has not been written yet, or the root is another one")
-    return zarr.open_group(LocalStore(path), mode="r+" if writable else "r", use_consolidated=False)
+    try:
+        return zarr.open_group(
+            _store(path, writable), mode="r+" if writable else "r", zarr_format=3, use_consolidated=False
+        )
+    except (GroupNotFoundError, FileNotFoundError):
+        raise ValueError(
+            f"there is no store at {path}; it has not been written yet, or the root is another one"
+        ) from None
 
 
 def attributes(group: zarr.Group) -> dict[str, Any]:
@@ -60,7 +67,7 @@ def attributes(group: zarr.Group) -> dict[str, Any]:
     return group.attrs.asdict()
 
 
-def open_site(path: Path, site: str) -> zarr.Group:
+def open_site(path: Place, site: str) -> zarr.Group:
     """A site's group in a store whose root lists its sites. Raises ValueError if it is not one of them."""
     sites = attributes(open_group(path))["sites"]
     if site not in sites:
@@ -99,12 +106,23 @@ def add_array(
 
 
 def read_all(group: zarr.Group, name: str) -> NDArray[Any]:
-    """All of an array that add_array wrote. Raises KeyError if a chunk is missing: zarr would return the fill value."""
-    node = array(group, name)
-    data = np.asarray(node[...])
-    if node.nchunks_initialized != node.nchunks:
-        raise KeyError(f"{node.nchunks - node.nchunks_initialized} of {node.nchunks} chunks are missing")
-    return data
+    """All of an array of a group that was opened for reading. Raises KeyError if a chunk is missing."""
+    return np.asarray(array(group, name)[...])
+
+
+class _Whole(WrapperStore[Any]):
+    """A store that raises KeyError for a chunk that is not there: zarr would give the fill value."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        found: Buffer | None = await self._store.get(key, prototype, byte_range)
+        if found is None and "/c/" in f"/{key}":
+            raise KeyError(f"its chunk {key} is missing")
+        return found
+
+
+def _store(path: Place, writable: bool) -> Store:
+    store = path.store(writable)
+    return store if writable else _Whole(store)
 
 
 def check_group_name(site: str) -> None:
@@ -119,7 +137,7 @@ def site_attributes(site: NeuronSite) -> dict[str, Any]:
     return {"kind": site.kind, "width": site.width, "rows": site.rows}
 
 
-def read_sites(path: Path) -> list[NeuronSite]:
+def read_sites(path: Place) -> list[NeuronSite]:
     """The sites of a store whose root lists them, in that order."""
     sites = []
     for name in attributes(open_group(path))["sites"]:

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.activations import ActivationStore
 from storage.models import ModelStore
 from tasks.concepts.prompts import Prompt, PromptSet
+from tasks.copying import copy_captured
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ def store_model(root: str, model: ModelSpec, key: str, sites: list[NeuronSite], 
     return str(store.url)
 
 
-@task(name="plan-capture", cache_policy=NO_CACHE)
-def plan_capture(
+@task(name="lay-out", cache_policy=NO_CACHE)
+def lay_out(
     root: str,
     model: ModelSpec,
     capture: CaptureSpec,
@@ -42,14 +43,20 @@ def plan_capture(
     sites: list[NeuronSite],
     attributes: dict[str, Any],
 ) -> list[int]:
-    """Lay out the store of a prompt set, if it is not there. Returns the slots that are still to be captured."""
+    """Lay out the store of a prompt set, if it is not there, and copy the prompts that another set has.
+
+    Returns the slots that are still to be captured.
+    """
     from tasks.diffusion import pipelines
 
     store = ActivationStore(root, profile, prompts.digest)
     if not store.exists():
         steps = pipelines.captured_timesteps(pipelines.load(model), capture)
         store.plan(prompts.prompts, sites, steps, capture.branches, attributes)
-    return store.pending()
+    pending = store.pending()
+    if pending and copy_captured(root, profile, prompts.digest):
+        pending = store.pending()
+    return pending
 
 
 @task(name="capture-batch", task_run_name="capture-{prompt_set}-{slots}", cache_policy=NO_CACHE, retries=1)

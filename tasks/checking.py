@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from tasks.diffusion.headers import ModelCard, profile_of, read_card
+from tasks.diffusion.headers import ModelCard as ModelCard
+from tasks.diffusion.headers import profile_of, read_card
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
 from tasks.pruning.masks import check_sparsity
 

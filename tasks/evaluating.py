@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,14 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.drafts import EditDraft
 from storage.models import ModelStore
-from tasks.concepts.catalog import load_catalog
-from tasks.concepts.concept import Expectation
+from storage.roots import place_at
+from tasks.cuts import EvaluationPart
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
 from tasks.metrics.sheets import Pair, contact_sheet
 
 SHEET_PAIRS = 10  # prompts shown a section
-
-
-@dataclass(frozen=True)
-class EvaluationPart:
-    """Where a part of an evaluation's prompts stands: tasks take this, never the prompts."""
-
-    catalog: Path
-    concept: str
-    part: str  # "concept" or "others"
-
-    def expectations(self) -> Sequence[Expectation]:
-        """The prompts with the labels that their images should get."""
-        evaluation = load_catalog(self.catalog)[self.concept].evaluation
-        return evaluation.concept if self.part == "concept" else evaluation.others
-
-    def size(self) -> int:
-        """How many prompts there are."""
-        return len(self.expectations())
+PREVIEW_PIXELS = (1200, 1600)  # at most, width and height
+PREVIEW_BYTES = 150_000  # of a PNG that is shown as it is; Prefect's server keeps artifacts in its database
 
 
 def image_name(part: str, index: int, when: str) -> str:
@@ -92,6 +76,23 @@ def draw_sheet(draft: EditDraft, title: str, parts: list[EvaluationPart], headin
         sections.append((heading, pairs))
     draft.put("images/sheet.png", _png(contact_sheet(title, sections)))
     return "images/sheet.png"
+
+
+def image_preview(url: str) -> str:
+    """An image of the store in a data: URL, which a browser shows without reaching the store.
+
+    A PNG of at most PREVIEW_BYTES as it is, so that a chart stays sharp; what is larger as a small JPEG.
+    """
+    data = place_at(url).get()
+    if data is None:
+        raise RuntimeError(f"there is no image at {url}")
+    if len(data) <= PREVIEW_BYTES:
+        return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.thumbnail(PREVIEW_PIXELS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

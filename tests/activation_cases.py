@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from storage.activations import ActivationStore
+from storage.places import Place
+from storage.roots import RootLike
 from tasks.concepts.prompts import Prompt
 from tasks.diffusion.spec import NeuronSite
 
@@ -38,18 +39,18 @@ def energies(seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def chunk(store: ActivationStore, slot: int) -> Path:
+def chunk(store: ActivationStore, slot: int) -> Place:
     return store.path / SITES[0].name / "energy" / "c" / str(slot) / "0" / "0" / "0"
 
 
-def planned(root: Path) -> ActivationStore:
+def planned(root: RootLike) -> ActivationStore:
     """A store with three pending prompts."""
     store = ActivationStore(root, "profile", "prompt-set")
     plan(store)
     return store
 
 
-def captured(root: Path) -> ActivationStore:
+def captured(root: RootLike) -> ActivationStore:
     """A store with three complete prompts."""
     store = planned(root)
     for slot in range(len(PROMPTS)):

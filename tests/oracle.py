@@ -87,3 +87,41 @@ def patched(weight, mask):
         [0.0 if pruned else value for value, pruned in zip(weights, row, strict=True)]
         for weights, row in zip(weight, mask, strict=True)
     ]
+
+
+def combined(erased, protected):
+    """Mask [out][neuron] of what any of the erased masks prunes and none of the protected ones does."""
+    return [
+        [
+            any(mask[row][neuron] for mask in erased) and not any(mask[row][neuron] for mask in protected)
+            for neuron in range(len(erased[0][row]))
+        ]
+        for row in range(len(erased[0]))
+    ]
+
+
+def iou(masks, others):
+    """Weights in both over weights in either, for two lists of masks [out][neuron], a site each; 1 when in neither."""
+    both = either = 0
+    for mask, other in zip(masks, others, strict=True):
+        for row, other_row in zip(mask, other, strict=True):
+            for one, two in zip(row, other_row, strict=True):
+                both += bool(one and two)
+                either += bool(one or two)
+    return both / either if either else 1.0
+
+
+def frequency(weight, target, reference, branches, draws, sparsity, t_hat, vote_share="0"):
+    """Share [out][neuron], float32, of draws (target prompts, reference prompts) whose mask holds the weight.
+
+    `target` and `reference` are energies [prompt][step][branch][neuron].
+    """
+    table = [[0] * len(weights) for weights in weight]
+    for ours, theirs in draws:
+        unequal = len(ours) != len(theirs)
+        first = norms([target[prompt] for prompt in ours], branches, unequal)
+        second = norms([reference[prompt] for prompt in theirs], branches, unequal)
+        for row, pruned in enumerate(mask(weight, first, second, sparsity, t_hat, vote_share)):
+            for neuron, value in enumerate(pruned):
+                table[row][neuron] += bool(value)
+    return [[np.float32(number / len(draws)) for number in row] for row in table]

@@ -1,5 +1,7 @@
 """Templates: words spread evenly over prompts, the same on every machine."""
 
+import hashlib
+import itertools
 from collections import Counter
 
 import pytest
@@ -51,6 +53,45 @@ def test_choices_spread_evenly(sizes: list[int], count: int, salt: str) -> None:
         assert max(used.values()) - min(used.get(label, 0) for label in words["list0"]) <= 1
 
 
+def naive(words: templates.Words, count: int, salt: str) -> list[templates.Choice]:
+    """The rule in its shortest form: the first among the least used of those that were not dealt in this round."""
+    pool = [dict(zip(words, labels, strict=True)) for labels in itertools.product(*words.values())]
+    pool.sort(key=lambda choice: hashlib.sha256(f"{salt} {sorted(choice.items())}".encode()).digest())
+    used: Counter[tuple[str, str]] = Counter()
+    rest: list[templates.Choice] = []
+    taken: list[templates.Choice] = []
+    for _ in range(count):
+        rest = rest or list(pool)
+        taken.append(min(rest, key=lambda choice: sum(used[item] for item in choice.items())))
+        rest.remove(taken[-1])
+        used.update(taken[-1].items())
+    return taken
+
+
+@given(st.data(), st.lists(st.integers(2, 6), max_size=3), st.integers(0, 80), st.text("ab", max_size=3))
+def test_a_deck_without_some_words_deals_as_if_they_never_were(
+    data: st.DataObject, sizes: list[int], count: int, salt: str
+) -> None:
+    words = {f"list{i}": {f"w{j}": "words" for j in range(size)} for i, size in enumerate(sizes)}
+    out = {(name, data.draw(st.sampled_from(sorted(words[name])))) for name in words if data.draw(st.booleans())}
+    left = {
+        name: {label: w for label, w in labels.items() if (name, label) not in out} for name, labels in words.items()
+    }
+    assert templates.Deck(list(words), words, salt).deal(count, out) == naive(left, count, salt)
+    assert templates.choices(list(left), left, count, salt) == naive(left, count, salt)
+
+
+def test_a_deck_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no combination of words is left"):
+        templates.Deck(["place"], WORDS, "").deal(1, [("place", "sea"), ("place", "wood")])
+
+
+def test_too_many_combinations_are_refused_before_they_are_made() -> None:
+    words = {name: {str(i): "x" for i in range(1000)} for name in ("a", "b", "c")}
+    with pytest.raises(ValueError, match="has 1000000000 combinations of words; use fewer or shorter lists"):
+        templates.check("{a} {b} {c}", words)
+
+
 def test_the_demo_recipe_uses_every_word_alike() -> None:
     words = {
         "style": {s: s for s in "abcd"},
@@ -88,6 +129,12 @@ def test_a_template_that_cannot_be_read_is_refused(template: str) -> None:
 @pytest.mark.parametrize("template", ["{stile}", "{}", "{0}", "{animal.__class__}", "{animal[0]}"])
 def test_a_placeholder_without_a_list_is_refused(template: str) -> None:
     with pytest.raises(ValueError, match="no word list; known are concept, animal, place"):
+        templates.check(template, WORDS)
+
+
+@pytest.mark.parametrize("template", ["{animal!r}", "{animal:>9}", "{animal:{place}}"])
+def test_a_template_that_formats_its_words_is_refused(template: str) -> None:
+    with pytest.raises(ValueError, match="formats its words; write only names in braces"):
         templates.check(template, WORDS)
 
 

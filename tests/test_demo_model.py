@@ -69,7 +69,7 @@ def test_stored_energies_equal_a_naive_recomputation_from_raw_activations(
     handle = linear(pipe, site.name).register_forward_pre_hook(lambda module, args: raw.append(args[0].numpy().copy()))
     prompts = plan.concept.target.prompts[:2]
     try:
-        pipelines.generate(pipe, prompts, plan.capture, window=plan.capture.window)
+        pipelines.generate(pipe, prompts, plan.capture.spec, window=plan.capture.spec.window)
     finally:
         handle.remove()
     x = np.stack(raw).astype(np.float64)  # step, (branch, prompt), token, neuron

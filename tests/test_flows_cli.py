@@ -74,15 +74,15 @@ BAD = [
     (["fox", "--sparsity", "x"], "sparsity 'x' is not a number; give a share such as 0.05, or 5%"),
     (["fox", "--sparsity", "nan"], "^conceptprune: sparsity is 'NaN': Input should be a finite number"),
     (["fox", "--t-hat", "999"], "t_hat is 999, but only 3 steps are captured"),
-    (["fox", "--t-hat", "0"], "t_hat is 0; it must be 1 or more"),
-    (["fox", "--vote-share", "1"], "vote_share is 1.0; it must be 0 or more and below 1"),
+    (["fox", "--t-hat", "0"], "t_hat is 0: Input should be greater than or equal to 1"),
+    (["fox", "--vote-share", "1"], "vote_share is 1.0: Input should be less than 1"),
     (["fox", "--branch", "left"], "^conceptprune: branch is 'left': Input should be 'both', 'cond' or 'uncond'"),
     (["fox", "--branch", "uncond", "--guidance", "1"], "branch uncond is not run at this guidance"),
-    (["fox", "--steps", "0"], "steps is 0; it must be 1 or more"),
+    (["fox", "--steps", "0"], "steps is 0: Input should be greater than or equal to 1"),
     (["fox", "--window", "99"], "window is 99, but 4 steps are run"),
-    (["fox", "--size", "33"], "size is 33 pixels; it must be a multiple of 8"),
-    (["fox", "--guidance", "-1"], "guidance is -1.0; it must be 0 or more"),
-    (["fox", "--dtype", "int8"], "dtype 'int8' is unknown; use float32, float16 or bfloat16"),
+    (["fox", "--size", "33"], "size is 33: Input should be a multiple of 8"),
+    (["fox", "--guidance", "-1"], "guidance is -1.0: Input should be greater than or equal to 0"),
+    (["fox", "--dtype", "int8"], "dtype is 'int8': Input should be 'float32', 'float16' or 'bfloat16'"),
     (["fox", "--model", "./nowhere"], "no model at ./nowhere; give a folder"),
     (["fox", "--model", "some/hub-id"], "some/hub-id is not a folder here; for a hub id give --revision"),
     (["fox", "--model", "some/hub-id", "--revision", "main"], "revision 'main' is not a commit"),
@@ -126,20 +126,24 @@ def test_a_model_with_pickles_or_code_is_refused(case: Case, tmp_path: Path, nam
     [
         ("[capture]", "[capture", "is not TOML: .*line"),
         ('kind = "style"', 'kind = "stile"', "concept apple has kind 'stile', which has no recipe"),
-        ("steps = 4", "stops = 4", r"\[capture\] of catalog \S+ has stops, which is unknown; known are steps, window,"),
-        ("steps = 4", 'steps = "four"', r"\[capture\] of catalog \S+: steps is 'four': .*integer"),
-        ("t_hat = 2", "t_hat = 2.5", r"\[prune\] of catalog \S+: t_hat is '2.5': .*integer"),
-        ("t_hat = 2", "that = 2", "neither the catalog nor an option sets t_hat; give it"),
+        ("steps = 4", "stops = 4", r"line 6: \[capture\] has stops, which is unknown; did you mean steps\?"),
+        ("steps = 4", 'steps = "four"', r"line 6: \[capture\]: steps is 'four': .*integer"),
+        ("t_hat = 2", "t_hat = 2.5", r"line 14: \[prune\]: t_hat is 2.5: .*integer"),
+        ("t_hat = 2", "that = 2", r"line 14: \[prune\] has that, which is unknown; did you mean t_hat\?"),
         ("t_hat = 2", 't_hat = 2\nkinds = ["attn_k"]', r"\[prune\] of catalog \S+: kinds are attn_k, but ffn sites"),
-        ("t_hat = 2", "t_hat = 2\nvotes = 1", r"\[prune\] of catalog \S+ has votes, which is unknown"),
+        (
+            "t_hat = 2",
+            "t_hat = 2\nvotes = 1",
+            r"line 15: \[prune\] has votes, which is unknown; did you mean vote_share\?",
+        ),
     ],
 )
 def test_a_broken_catalog_is_refused(case: Case, tmp_path: Path, old: str, new: str, says: str) -> None:
     catalog, store = tmp_path / "broken.toml", tmp_path / "store"
-    catalog.write_text(CATALOG.replace(old, new), "utf-8")
+    catalog.write_text(CATALOG.replace(old, new, 1), "utf-8")
     result = cli("erase", "fox", *case.options(store), "--catalog", catalog, "--no-prefect")
     refused(result, says)
-    assert "broken.toml" in result.stderr or "neither the catalog" in result.stderr
+    assert "broken.toml" in result.stderr
     assert not store.exists()
 
 
@@ -183,7 +187,7 @@ def test_json_is_one_document_on_stdout(case: Case, tmp_path: Path) -> None:
     assert result.stderr.startswith("capture: 6 prompts x 3 steps, 4 sites, ")
     assert "a fox" not in result.stderr  # prompts stay out of logs
     again = cli("rethreshold", "fox", "--store", tmp_path, "--sparsity", "0.5", "--no-prefect", "--json")
-    assert json.loads(again.stdout)["prune"]["sparsity"] == "0.5"
+    assert json.loads(again.stdout)["rows"][0]["sparsity"] == 0.5
     shown = json.loads(cli("show", "fox", "--store", tmp_path, "--json").stdout)
     assert [edit["latest"] for edit in shown["edits"]] in ([False, True], [True, False])
     assert {capture["role"]: capture["complete"] for capture in shown["captures"]} == {"reference": 3, "target": 3}

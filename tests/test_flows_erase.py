@@ -245,9 +245,9 @@ def test_images_are_those_of_the_edit(case: Case, fox: Outcome) -> None:
     plan = make_plan(case.request(Path(fox.url), "fox"))
     pipe = pipelines.load(plan.request.model_spec)
     prompts = [expectation.prompt for expectation in plan.concept.evaluation.concept]
-    before = pipelines.generate(pipe, prompts, plan.capture)
+    before = pipelines.generate(pipe, prompts, plan.capture.spec)
     with with_edit(pipe, fox.url):
-        after = pipelines.generate(pipe, prompts, plan.capture)
+        after = pipelines.generate(pipe, prompts, plan.capture.spec)
     for i in range(len(prompts)):
         for when, image in (("before", before[i]), ("after", after[i])):
             stored = pixels(fox, f"images/concept-{i:03d}-{when}.png")
@@ -256,7 +256,7 @@ def test_images_are_those_of_the_edit(case: Case, fox: Outcome) -> None:
 
 def test_nothing_is_pickled(store: Path, fox: Outcome) -> None:
     suffixes = {path.suffix for path in store.rglob("*") if path.is_file()}
-    assert suffixes <= {"", ".json", ".safetensors", ".png", ".lock"}  # chunks have no suffix
+    assert suffixes <= {"", ".json", ".safetensors", ".png", ".lock", ".parquet"}  # chunks have no suffix
 
 
 def test_a_damaged_edit_is_refused_and_not_shown_as_done(case: Case, tmp_path: Path) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +14,8 @@ import pytest
 import zarr
 
 from storage.activations import ActivationStore
+from storage.places import Place
+from storage.roots import Root
 from storage.zarrs import DamagedStore
 from tests.activation_cases import (
     PROFILE,
@@ -32,71 +28,63 @@ from tests.activation_cases import (
     plan,
     planned,
 )
-
-REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ActivationStore:
-    return planned(tmp_path)
+from tests.storage_cases import content, cut, delete, drafts, empty, flip, kill
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> ActivationStore:
-    return captured(tmp_path)
+def store(root: str) -> ActivationStore:
+    return planned(root)
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+@pytest.fixture
+def full(root: str) -> ActivationStore:
+    return captured(root)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [flip, lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.write_bytes(b""), Path.unlink],
-    ids=["flipped bit", "truncated", "emptied", "deleted"],
-)
-def test_a_damaged_chunk_raises_with_store_site_and_prompt(
-    full: ActivationStore, damage: Callable[[Path], object]
-) -> None:
-    damage(chunk(full, 1))
+def test_a_damaged_chunk_raises_with_store_site_and_prompt(full: ActivationStore) -> None:
     energy = full.energy(SITES[0].name)
     message = f"{re.escape(full.url)}: site {SITES[0].name}, prompt 1 .{PROMPTS[1].name}., is damaged"
-    with pytest.raises(DamagedStore, match=message):
-        energy.sum("prompt").compute()
-    assert np.isfinite(energy.isel(prompt=[0, 2])).all()
-    full.reset(1)
-    assert full.pending() == [1]
-    full.write(1, energies(1), TOKENS)
-    np.testing.assert_array_equal(energy.isel(prompt=1), energies(1)[SITES[0].name])
+    for damage in (flip, cut, empty, delete):
+        damage(chunk(full, 1))
+        with pytest.raises(DamagedStore, match=message):
+            energy.sum("prompt").compute()
+        assert np.isfinite(energy.isel(prompt=[0, 2])).all()
+        full.reset(1)
+        assert full.pending() == [1]
+        full.write(1, energies(1), TOKENS)
+        np.testing.assert_array_equal(energy.isel(prompt=1), energies(1)[SITES[0].name])
 
 
-@pytest.mark.parametrize("name", ["complete", "text", "timestep"])
-def test_damage_of_a_coordinate_or_mark_raises(full: ActivationStore, name: str) -> None:
-    flip(full.path / name / "c" / "0")
-    with pytest.raises(DamagedStore, match="is damaged"):
-        full.energy(SITES[0].name)
+@pytest.mark.parametrize("damage", [flip, delete])
+def test_damage_of_a_coordinate_or_mark_raises(full: ActivationStore, damage: Callable[[Place], None]) -> None:
+    for name in ("complete", "text", "timestep"):
+        place = full.path / name / "c" / "0"
+        sound = content(place)
+        damage(place)
+        with pytest.raises(DamagedStore, match="is damaged"):
+            full.energy(SITES[0].name)
+        place.put(sound)
+    full.energy(SITES[0].name)
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2])
-def test_a_prompt_that_was_cut_off_is_pending(store: ActivationStore, writes: int) -> None:
-    code = f"""
-import os, signal, zarr
-from tests.activation_cases import *
-store = ActivationStore({str(store.path.parents[2])!r}, "profile", "prompt-set")
+DYING = """
+store = ActivationStore({root!r}, "profile", "prompt-set")
 write, left = zarr.Array.__setitem__, {writes}
 def mortal(self, key, value):
     global left
     if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
     left -= 1
     write(self, key, value)
 zarr.Array.__setitem__ = mortal
-store.write(0, energies(), TOKENS)
+store.write({slot}, energies(), TOKENS)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY)
-    assert done.returncode == -signal.SIGKILL
+
+
+def test_a_prompt_that_was_cut_off_is_pending(root: str, store: ActivationStore) -> None:
+    half, unmarked = (DYING.format(root=root, writes=writes, slot=slot) for slot, writes in ((0, 1), (1, len(SITES))))
+    kill("import zarr\nfrom tests.activation_cases import *", half, unmarked)
+    assert chunk(store, 1).exists()
     assert store.pending() == [0, 1, 2]
     for slot in store.pending():  # a rerun does what is missing
         store.write(slot, energies(slot), TOKENS)
@@ -108,18 +96,19 @@ def test_a_complete_prompt_never_changes(full: ActivationStore) -> None:
     np.testing.assert_array_equal(full.energy(SITES[0].name)[0], energies(0)[SITES[0].name])
 
 
-def test_planners_that_race_agree(tmp_path: Path) -> None:
-    barrier = threading.Barrier(8)
+def test_planners_that_race_agree(root: str) -> None:
+    barrier = threading.Barrier(4)
 
     def race(_: int) -> list[int]:
-        store = ActivationStore(tmp_path, "profile", "prompt-set")
+        store = ActivationStore(root, "profile", "prompt-set")
         barrier.wait()
         plan(store)
         return store.pending()
 
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(race, range(8))) == [[0, 1, 2]] * 8
-    assert os.listdir(tmp_path / "activations" / "profile") == ["prompt-set.zarr"]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(race, range(4))) == [[0, 1, 2]] * 4
+    assert Root(root).path("activations", "profile").folders() == ["prompt-set.zarr"]
+    assert drafts(root) == []
 
 
 def test_planning_again_keeps_what_was_captured(full: ActivationStore) -> None:
@@ -127,9 +116,8 @@ def test_planning_again_keeps_what_was_captured(full: ActivationStore) -> None:
     assert full.pending() == []
 
 
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [
+def test_fault_4_other_prompts_steps_or_model_are_never_reused(full: ActivationStore) -> None:
+    others: list[tuple[str, Any]] = [
         ("prompts", PROMPTS[:2]),
         ("prompts", [replace(PROMPTS[0], seed=5), *PROMPTS[1:]]),
         ("sites", SITES[::-1]),
@@ -137,12 +125,11 @@ def test_planning_again_keeps_what_was_captured(full: ActivationStore) -> None:
         ("timesteps", [981, 961, 941]),
         ("branches", ["cond", "uncond"]),
         ("attributes", {**PROFILE, "guidance": 4.0}),
-    ],
-)
-def test_fault_4_other_prompts_steps_or_model_are_never_reused(full: ActivationStore, part: str, value: Any) -> None:
-    what = "profile" if part == "attributes" else part
-    with pytest.raises(ValueError, match=f"was planned with other {what};"):
-        plan(full, **{part: value})
+    ]
+    for part, value in others:
+        what = "profile" if part == "attributes" else part
+        with pytest.raises(ValueError, match=f"was planned with other {what};"):
+            plan(full, **{part: value})
     assert full.pending() == []
 
 
@@ -155,15 +142,15 @@ def test_writers_of_different_prompts_need_no_lock(store: ActivationStore) -> No
 
 
 def test_an_interrupted_deletion_is_not_taken_for_a_store(full: ActivationStore) -> None:
-    (full.path / "zarr.json").unlink()
+    (full.path / "zarr.json").delete()
     with pytest.raises(DamagedStore, match="an interrupted deletion left; delete it"):
         plan(full)
-    shutil.rmtree(full.path)
+    full.path.delete()
     plan(full)
     assert full.pending() == [0, 1, 2]
 
 
 def test_another_schema_is_refused(full: ActivationStore) -> None:
-    zarr.open_group(full.url, mode="r+", use_consolidated=False).attrs["schema_version"] = 0
+    zarr.open_group(full.path.store(writable=True), mode="r+", use_consolidated=False).attrs["schema_version"] = 0
     with pytest.raises(ValueError, match="is not of schema conceptprune-activations 1"):
         plan(full)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pickle  # noqa: TID251  what dask sends to workers must be picklable; nothing from a store is unpickled
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from storage.activations import ActivationStore
+from storage.roots import Root
 from tests.activation_cases import (
     PROFILE,
     PROMPTS,
@@ -23,16 +23,17 @@ from tests.activation_cases import (
     plan,
     planned,
 )
+from tests.storage_cases import drafts
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ActivationStore:
-    return planned(tmp_path)
+def store(root: str) -> ActivationStore:
+    return planned(root)
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> ActivationStore:
-    return captured(tmp_path)
+def full(root: str) -> ActivationStore:
+    return captured(root)
 
 
 def test_xarray_alone_opens_it_with_labels(full: ActivationStore) -> None:
@@ -72,9 +73,10 @@ def test_what_was_planned_can_be_read_back(store: ActivationStore) -> None:
     assert store.prompts() == [(prompt.text, prompt.seed) for prompt in PROMPTS]
 
 
-def test_each_chunk_is_one_prompt_and_uncompressed(full: ActivationStore) -> None:
-    assert chunk(full, 0).stat().st_size == 3 * 2 * 7 * 4 + 4  # and a crc32c
-    assert not list(full.path.parent.glob(".*"))  # no drafts stay
+def test_each_chunk_is_one_prompt_and_uncompressed(root: str, full: ActivationStore) -> None:
+    chunks = {name: size for name, size in full.path.files().items() if name.startswith(f"{SITES[0].name}/energy/c/")}
+    assert list(chunks.values()) == [3 * 2 * 7 * 4 + 4] * 3  # and a crc32c
+    assert drafts(root) == []
 
 
 def test_pending_prompts_read_as_nan_and_energy_refuses_them(store: ActivationStore) -> None:
@@ -87,37 +89,39 @@ def test_pending_prompts_read_as_nan_and_energy_refuses_them(store: ActivationSt
         store.energy(SITES[0].name)
 
 
-def test_what_does_not_exist_is_refused(tmp_path: Path, full: ActivationStore) -> None:
+def test_what_does_not_exist_is_refused(root: str, full: ActivationStore) -> None:
     with pytest.raises(ValueError, match=r"holds no site unet\.typo; it holds unet\.up"):
         full.energy("unet.typo")
-    nothing = ActivationStore(tmp_path, "profile", "other")
+    nothing = ActivationStore(root, "profile", "other")
     assert not nothing.exists()
     for read in (nothing.pending, nothing.open, nothing.sites, lambda: nothing.energy("x")):
         with pytest.raises(ValueError, match="there is no store at"):
             read()
-    assert not nothing.path.exists()
+    assert nothing.path.files() == {}
 
 
 @pytest.mark.parametrize("part", ["prompts", "sites", "timesteps", "branches"])
-def test_nothing_to_capture_is_refused(tmp_path: Path, part: str) -> None:
+def test_nothing_to_capture_is_refused(root: str, part: str) -> None:
     with pytest.raises(ValueError, match=f"without {part} were planned; give at least one"):
-        plan(ActivationStore(tmp_path, "p", "s"), **{part: []})
+        plan(ActivationStore(root, "p", "s"), **{part: []})
 
 
 @pytest.mark.parametrize("name", ["a/b", "../../up", "..", "", "__own"])
-def test_site_names_never_leave_the_store(tmp_path: Path, name: str) -> None:
+def test_site_names_never_leave_the_store(root: str, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name a group"):
-        plan(ActivationStore(tmp_path, "p", "s"), sites=[replace(SITES[0], name=name)])
-    assert not list(tmp_path.rglob("*zarr*"))
+        plan(ActivationStore(root, "p", "s"), sites=[replace(SITES[0], name=name)])
+    assert Root(root).path("activations").files() == {}
 
 
-def test_addresses_never_leave_the_root(tmp_path: Path) -> None:
-    store = ActivationStore(tmp_path / "root", "../..", "a/../é")
+def test_addresses_never_leave_the_root(root: str) -> None:
+    store = ActivationStore(f"{root}/inner", "../..", "a/../é 狐?#%2F")
     plan(store)
     store.write(0, energies(), TOKENS)
+    assert store.exists()
+    assert chunk(store, 0).exists()
     assert store.pending() == [1, 2]
-    assert {path.name for path in tmp_path.iterdir()} == {"root"}
-    assert store.path.parents[2] == tmp_path / "root"
+    assert store.path.parent.parent.parent.url == Root(f"{root}/inner").url
+    assert Root(root).path().folders() == ["inner"]
 
 
 def changed(site: str, value: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import deserialize, safe_open
 
-from storage.edits import encode_deltas, encode_masks, pack_mask, unpack_mask
+from storage.masks import encode_masks, pack_mask, unpack_mask, write_deltas
 from storage.tensors import decode, encode, widen
+
+
+class Tracked(np.ndarray):
+    """An array that can be told to be gone."""
+
 
 ID = "0123456789abcdef"
 SITE = "unet.mid.ff.net.2"
 MASKS = {SITE: np.random.default_rng(0).random((4, 11)) < 0.3, "unet.a.ff.net.2": np.zeros((2, 8), bool)}
 WEIGHT = np.arange(44, dtype="f4").reshape(4, 11) - 20
+
+
+def encode_deltas(weights: dict[str, np.ndarray], dtype: str, edit: str) -> bytes:
+    file = io.BytesIO()
+    shapes = {site: (weight.shape[0], weight.shape[1]) for site, weight in weights.items()}
+    write_deltas(file, shapes, lambda site: weights[site], dtype, edit)
+    return file.getvalue()
 
 
 def test_the_files_open_without_us(tmp_path: Path) -> None:
@@ -63,6 +77,26 @@ def test_deltas_survive_in_the_models_dtype(dtype: str) -> None:
 def test_fault_10_a_delta_that_is_not_of_the_models_dtype_is_refused(dtype: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"the weights are not {dtype} values"):
         encode_deltas({SITE: np.array([[value]], "f4")}, dtype, ID)
+
+
+def test_one_weight_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    alive: list[str] = []
+
+    def weight(site: str) -> np.ndarray:
+        assert not alive, "the one before is still held"
+        array = np.zeros((4, 8), "f4").view(Tracked)
+        alive.append(site)
+        weakref.finalize(array, alive.remove, site)
+        return array
+
+    with (tmp_path / "delta").open("wb") as file:
+        write_deltas(file, {f"unet.{i}": (4, 8) for i in range(5)}, weight, "float16", ID)
+    assert len(decode((tmp_path / "delta").read_bytes())[0]) == 5
+
+
+def test_a_weight_of_another_shape_than_announced_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tensor .*weight is float32 \(4, 11\); its layout says float32 \(4, 12\)"):
+        write_deltas(io.BytesIO(), {SITE: (4, 12)}, lambda site: WEIGHT, "float32", ID)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x10", b"\x02\0\0\0\0\0\0\0[]", encode({"x": np.zeros(3, "u1")}, {})[:-1]])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from storage.models import ModelStore
+from storage.places import Place
 from storage.zarrs import DamagedStore
 from tasks.diffusion.spec import NeuronSite
+from tests.storage_cases import delete, flip
 
 SITES = [NeuronSite("unet.b.ff.net.2", "ffn", 6, 4), NeuronSite("unet.a.attn2.to_v", "attn_v", 3, 5)]
 WEIGHTS = {
@@ -18,8 +20,8 @@ WEIGHTS = {
 }
 
 
-def test_weights_come_back_exactly(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path, "owner/model")
+def test_weights_come_back_exactly(root: str) -> None:
+    store = ModelStore(root, "owner/model")
     assert not store.exists()
     store.write(WEIGHTS, SITES, {"fingerprint": "f"})
     store.write(WEIGHTS, SITES, {"fingerprint": "f"})  # again does nothing
@@ -33,9 +35,9 @@ def test_weights_come_back_exactly(tmp_path: Path) -> None:
     assert tree[SITES[0].name]["weight"].dims == ("row", "neuron")
 
 
-def test_16_bit_weights_are_kept_as_they_are_and_widened_exactly(tmp_path: Path) -> None:
+def test_16_bit_weights_are_kept_as_they_are_and_widened_exactly(root: str) -> None:
     bits = (np.array([[1.0, -2.5], [3.0e38, 1e-40]], "f4").view("u4") >> 16).astype("u2")
-    store = ModelStore(tmp_path, "m")
+    store = ModelStore(root, "m")
     half = np.array([[0.1, 65504]], "f2")
     store.write(
         {"unet.x": bits, "unet.y": half}, [NeuronSite("unet.x", "f", 2, 2), NeuronSite("unet.y", "f", 2, 1)], {}
@@ -47,8 +49,8 @@ def test_16_bit_weights_are_kept_as_they_are_and_widened_exactly(tmp_path: Path)
     assert store.weight("unet.x")[0].tolist() == [1.0, -2.5]
 
 
-def test_fault_10_another_model_at_the_same_address_is_refused(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path, "m")
+def test_fault_10_another_model_at_the_same_address_is_refused(root: str) -> None:
+    store = ModelStore(root, "m")
     store.write(WEIGHTS, SITES, {"fingerprint": "f"})
     other = {**WEIGHTS, SITES[0].name: WEIGHTS[SITES[0].name] + np.float32(1e-3)}
     for weights, sites, attributes in (
@@ -60,22 +62,18 @@ def test_fault_10_another_model_at_the_same_address_is_refused(tmp_path: Path) -
             store.write(weights, sites, attributes)
 
 
-@pytest.mark.parametrize("change", ["flip", "delete"])
-def test_a_damaged_weight_raises(tmp_path: Path, change: str) -> None:
-    store = ModelStore(tmp_path, "m")
+@pytest.mark.parametrize("damage", [flip, delete])
+def test_a_damaged_weight_raises(root: str, damage: Callable[[Place], None]) -> None:
+    store = ModelStore(root, "m")
     store.write({site.name: np.zeros((site.rows, site.width), "f4") for site in SITES}, SITES, {})
     assert not store.weight(SITES[0].name).any()  # zeros are data, not a missing chunk
-    path = store.path / SITES[0].name / "weight" / "c" / "0" / "0"
-    data = path.read_bytes()
-    path.unlink()
-    if change == "flip":
-        path.write_bytes(bytes([data[0] ^ 64]) + data[1:])
+    damage(store.path / SITES[0].name / "weight" / "c" / "0" / "0")
     with pytest.raises(DamagedStore, match=f"the weight of {SITES[0].name} is damaged .* delete the store"):
         store.weight(SITES[0].name)
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path, "m")
+def test_what_does_not_fit_is_refused(root: str) -> None:
+    store = ModelStore(root, "m")
     with pytest.raises(ValueError, match=r"of shape \(6, 4\); expected .out, in. = \(4, 6\)"):
         store.write({**WEIGHTS, SITES[0].name: WEIGHTS[SITES[0].name].T}, SITES, {})
     with pytest.raises(ValueError, match="to_v is missing"):

@@ -1,143 +1,214 @@
-"""Roots, names, digests and atomic writes of storage.urls."""
+"""What a URL means, which settings win, and what errors of the clients say."""
 
 from __future__ import annotations
 
-import os
-import pickle  # noqa: TID251  what crosses processes must be picklable; nothing from a store is unpickled
-import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import pickle  # noqa: TID251  what dask sends to workers must be picklable; nothing from a store is unpickled
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
+import cloudpickle
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import zarr
 
-from storage.urls import (
-    Root,
-    canonical_json,
-    compare_and_swap,
-    digest,
-    escape,
-    get,
-    put,
-    put_new,
-    put_new_tree,
-    sha256,
+from storage import urls
+from storage.models import ModelStore
+from storage.roots import Root, place_at
+from storage.zarrs import DamagedStore
+from tests.activation_cases import SITES, captured, planned
+from tests.seaweed import Seaweed
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a/b", "s3://bucket/a/b/", "s3://bucket/a/b//"])
+def test_one_prefix_has_one_root(url: str) -> None:
+    assert Root(url) == Root("s3://bucket/a/b")
+    assert Root(url).path("x/y", suffix=".zarr").url == "s3://bucket/a/b/x%2Fy.zarr"
+    assert Root("s3://bucket/").path("x").url == "s3://bucket/x"
+    assert place_at(url).url == "s3://bucket/a/b"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("gs://bucket/x", r"at gs://, but only directories and s3:// work; give a path or s3://bucket/prefix$"),
+        ("http://x/y", "at http://, but only"),
+        ("S3://bucket/x", "at S3://, but only"),
+        ("file://host/x", "at file://, but only"),
+        ("s3://", "names no bucket; give s3://bucket/prefix, in lower-case letters$"),
+        ("s3:///x", "names no bucket"),
+        ("s3://Bucket/x", "names no bucket"),
+        ("s3://b/x", "names no bucket"),
+        ("s3://bucket/a/../b", r"has an empty, \. or \.\. segment"),
+        ("s3://bucket/./b", r"has an empty, \. or"),
+        ("s3://bucket/a//b", "has an empty,"),
+        ("s3://bucket/a?versionId=1", r"or one of \? and #; give a plain prefix$"),
+        ("s3://bucket/a#b", r"or one of \? and #"),
+        ("s3://bucket/a\nb", "give a plain prefix"),
+        ("", "is empty; give a directory, such as ./store, or s3://bucket/prefix$"),
+        ("  ", "is empty"),
+    ],
 )
-
-REPOSITORY = Path(__file__).parents[1]
-ANY_NAME = st.text(min_size=1, max_size=12)  # never longer than 200 bytes once escaped
-
-
-def test_one_directory_has_one_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    roots = [tmp_path, f"{tmp_path}/", f"{tmp_path}/a/..", tmp_path.as_uri(), f"file://localhost{tmp_path}", "."]
-    assert {Root(root) for root in roots} == {Root(str(tmp_path))}
-    assert Root(Root(tmp_path)) == pickle.loads(pickle.dumps(Root(tmp_path)))
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/store", "gs://b", "http://x/y", "file://host/x"])
-def test_other_roots_are_refused_in_one_sentence(url: str) -> None:
-    with pytest.raises(ValueError, match=r"only local directories work so far; give a path$"):
+def test_other_roots_are_refused_in_one_sentence(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Root(url)
 
 
-@pytest.mark.parametrize("url", ["", "  "])
-def test_an_empty_root_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="empty"):
-        Root(url)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="holds a user name, and maybe a secret") as caught:
+        Root("s3://AKEY:CANARY@bucket/x")
+    assert "CANARY" not in str(caught.value)
+    for name in ("AWS_ENDPOINT_URL", "CONCEPTPRUNE_S3_ENDPOINT"):
+        monkeypatch.setenv(name, "http://user:CANARY@127.0.0.1:9")
+        with pytest.raises(ValueError, match=f"cannot be used: {name} is not of the form http://host:port") as caught:
+            Root("s3://bucket/x").check()
+        assert "CANARY" not in "".join(traceback.format_exception(caught.value))
 
 
-@given(st.lists(ANY_NAME | st.sampled_from(["..", ".", "../..", "/etc", "a/b", "~", "é", "\0", "%2E"]), min_size=1))
-def test_names_never_leave_the_root(names: list[str]) -> None:
-    path = Root("/root/of/all").path(*names, suffix=".zarr")
-    assert os.path.normpath(path) == str(path)
-    assert path.parts[: -len(names)] == ("/", "root", "of", "all")
-    assert all(re.fullmatch(r"[\w~%-][\w.~%-]*", part, re.ASCII) for part in path.parts[-len(names) :])
+@pytest.mark.s3
+def test_a_wrong_setting_is_never_taken_for_damage(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way out of damage is to delete the store."""
+    store = planned(s3_root)
+    for name, value in {
+        "AWS_ENDPOINT_URL": "127.0.0.1:9",
+        "CONCEPTPRUNE_S3_PROFILE": "no-such-profile",
+        "AWS_SECRET_ACCESS_KEY": "wrong",
+    }.items():
+        with monkeypatch.context() as only:
+            only.setenv(name, value)
+            for read in (store.pending, store.prompts, store.path.get, lambda: ModelStore(s3_root, "m").weight("x")):
+                with pytest.raises(Exception) as caught:  # noqa: PT011  either client's, of any kind but these
+                    read()
+                assert not isinstance(caught.value, DamagedStore)
+                assert urls.explain(caught.value), caught.value
+    assert store.pending() == [0, 1, 2]
 
 
-@given(ANY_NAME, ANY_NAME)
-def test_different_names_have_different_paths(one: str, other: str) -> None:
-    assert (escape(one) == escape(other)) == (one == other)
+def works(url: str) -> None:
+    """Both clients reach it."""
+    place = Root(url).path("a")
+    place.put(b"x")
+    assert place.get() == b"x"
+    tree = Root(url).path("b")
+    assert tree.put_new_tree(lambda store: zarr.create_group(store, attributes={"x": 1}))
+    assert zarr.open_group(tree.store(), mode="r", use_consolidated=False).attrs["x"] == 1
+    Root(url).check()
 
 
-@pytest.mark.parametrize("name", ["", "x" * 201, "é" * 40, "\ud800"])
-def test_names_that_cannot_be_paths_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="rename it"):
-        escape(name)
+@pytest.mark.s3
+def test_our_own_settings_win_over_the_standard_ones(
+    s3_root: str, s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("CONCEPTPRUNE_S3_ENDPOINT", s3_server.endpoint)
+    monkeypatch.setenv("CONCEPTPRUNE_S3_REGION", "eu-north-1")
+    works(s3_root)
+    files, chunks = urls.filesystem(), urls.bucket_store(s3_root)
+    assert files.s3.meta.region_name == "eu-north-1"
+    assert chunks.store.config["region"] == "eu-north-1"  # type: ignore[attr-defined]
 
 
-def test_digests_ignore_order_and_nothing_else() -> None:
-    assert canonical_json({"b": ["é"], "a": 1}) == b'{"a":1,"b":["\\u00e9"]}'
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
-    assert len(digest([])) == 16
-    with pytest.raises(ValueError, match="JSON"):
-        digest(float("nan"))
+@pytest.mark.s3
+def test_the_standard_region_reaches_both_clients(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    works(s3_root)
+    assert urls.filesystem().s3.meta.region_name == "eu-west-3"
+    assert urls.bucket_store(s3_root).store.config["region"] == "eu-west-3"  # type: ignore[attr-defined]
 
 
-def test_put_replaces_and_put_new_does_not(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "file"
-    assert get(path) is None
-    assert put_new(path, b"one")
-    assert put_new(path, b"one")  # a retry whose first reply was lost
-    assert not put_new(path, b"two")
-    assert get(path) == b"one"
-    put(path, b"two")
-    assert get(path) == b"two"
-    assert os.listdir(path.parent) == ["file"]  # no drafts stay
-
-
-def test_of_many_writers_put_new_keeps_one(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(16) as pool:
-        won = list(pool.map(lambda i: put_new(tmp_path / "file", b"%d" % i), range(64)))
-    assert sum(won) == 1
-    assert get(tmp_path / "file") == b"%d" % won.index(True)
-
-
-def test_compare_and_swap_loses_no_update(tmp_path: Path) -> None:
-    path = tmp_path / "counter"
-
-    def add_one(i: int) -> None:
-        while True:
-            old = get(path)
-            if compare_and_swap(path, (old or b"") + b"%d," % i, None if old is None else sha256(old)):
-                return
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(add_one, range(100)))
-    assert sorted(map(int, (get(path) or b"").split(b",")[:-1])) == list(range(100))
-
-
-def test_compare_and_swap_refuses_what_it_did_not_expect(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    assert not compare_and_swap(path, b"new", sha256(b"old"))
-    assert get(path) is None
-    assert compare_and_swap(path, b"old", None)
-    assert not compare_and_swap(path, b"new", None)
-    assert compare_and_swap(path, b"old", None)  # it holds these bytes already
-    assert compare_and_swap(path, b"new", sha256(b"old"))
-
-
-def test_a_tree_is_whole_or_absent(tmp_path: Path) -> None:
-    def half(draft: Path) -> None:
-        draft.mkdir()
-        (draft / "one").write_bytes(b"1")
-        raise RuntimeError("stopped half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        put_new_tree(tmp_path / "tree", half)
-    assert os.listdir(tmp_path) == []
-
-
-def test_importing_storage_needs_neither_torch_nor_prefect() -> None:
-    modules = sorted(f"storage.{path.stem}" for path in (REPOSITORY / "storage").glob("[a-z]*.py"))
-    code = (
-        f"import sys, {', '.join(modules)}\n"
-        "odd = {m.split('.')[0] for m in sys.modules} & {'torch', 'prefect', 'flows', 'safetensors', 'distributed'}\n"
-        "odd |= {m for m in sys.modules if m.startswith('tasks.') and 'concepts' not in m and 'diffusion' not in m}\n"
-        "sys.exit(', '.join(odd) or 0)"
+@pytest.mark.s3
+@pytest.mark.parametrize("variable", ["AWS_PROFILE", "CONCEPTPRUNE_S3_PROFILE"])
+def test_a_profile_works_for_both_clients(
+    s3_root: str, s3_server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (tmp_path / "config").write_text(
+        f"[profile tests]\nregion = eu-central-1\nendpoint_url = {s3_server.endpoint}\n[profile empty]\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "credentials").write_text(
+        f"[default]\naws_access_key_id = AKWRONG\naws_secret_access_key = wrong\n"
+        f"[tests]\naws_access_key_id = {s3_server.access_key}\naws_secret_access_key = {s3_server.secret_key}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    if variable == "CONCEPTPRUNE_S3_PROFILE":
+        monkeypatch.setenv("AWS_PROFILE", "empty")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKWRONG")  # a profile that is named outright comes first
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    monkeypatch.setenv(variable, "tests")
+    works(s3_root)
+    monkeypatch.setenv(variable, "no-such-profile")
+    with pytest.raises(ValueError, match=r"no-such-profile\) could not be found; name one of ~/.aws/config"):
+        Root(s3_root).check()
+
+
+@pytest.mark.s3
+def test_what_is_wrong_is_said_before_anything_is_done(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Root(s3_root).check()
+    with pytest.raises(ValueError, match="no-such-bucket/x cannot be used: there is no such bucket; create it"):
+        Root("s3://no-such-bucket/x").check()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(ValueError, match="cannot be used: access was denied; check the credentials"):
+        Root(s3_root).check()
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(ValueError, match="no AWS credentials were found; set AWS_ACCESS_KEY_ID"):
+        Root(s3_root).check()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(ValueError, match="no AWS credentials were found; set AWS_ACCESS_KEY_ID"):
+        Root(s3_root).check()
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_said_whatever_comes_first(s3_root: str) -> None:
+    place = place_at("s3://no-such-bucket/x")
+    writes: list[Callable[[], object]] = [
+        lambda: place.put(b""),
+        lambda: place.put_new(b""),
+        lambda: place.compare_and_swap(b"", None),
+        lambda: planned(place.url),
+    ]
+    for write in writes:
+        with pytest.raises(Exception) as caught:  # noqa: PT011  of either client
+            write()
+        assert urls.explain(caught.value) == "there is no such bucket; create it, or give another one"
+
+
+@pytest.mark.s3
+def test_no_server_is_said_in_one_sentence(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urls, "ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"the server did not answer \(EndpointConnectionError\); check the endpoint"):
+        Root(s3_root).check()
+    with pytest.raises(Exception) as caught:  # noqa: PT011  obstore's
+        Root(s3_root).path("x.zarr").put_new_tree(lambda store: None)
+    assert (urls.explain(caught.value) or "").startswith("the server did not answer")
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("/home/me/bucket/x"), PermissionError(13, "denied"), ValueError("x"), KeyError("x")]
+)
+def test_errors_of_others_are_not_explained(error: Exception) -> None:
+    assert urls.explain(error) is None
+
+
+@pytest.mark.s3
+def test_no_secret_leaves_the_process_or_is_shown(
+    s3_root: str, s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    store = captured(s3_root)
+    energy, tree, chunks = store.energy(SITES[0].name), store.open(), store.path.store()
+    energy.sum().compute()  # so that every client has been used
+    shown = [caplog.text]
+    for thing in (Root(s3_root), store, store.path, chunks, energy, dict(energy.data.dask), tree):
+        shown += [repr(thing), str(thing)]
+        for dump in (pickle.dumps, cloudpickle.dumps):
+            shown.append(dump(thing).decode("latin-1"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CANARY" + s3_server.secret_key)  # refused: it is another one
+    for fail in (Root(s3_root).check, store.path.get, store.pending, lambda: planned(s3_root + "x")):
+        with pytest.raises(Exception) as caught:  # noqa: PT011  of either client
+            fail()
+        shown += [*traceback.format_exception(caught.value), urls.explain(caught.value) or ""]
+    assert [text for text in [*shown, caplog.text] if s3_server.secret_key in text or "CANARY" in text] == []

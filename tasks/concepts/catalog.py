@@ -1,6 +1,7 @@
-"""Catalogs: TOML files of concepts, validated whole before anything runs.
+"""Catalogs: TOML files of concepts for people, CSV or Parquet for machines, validated whole before anything runs.
 
     format = 1
+    tables = ["more.csv"]           # CSV or Parquet files beside this one, whose rows are concepts too
     [capture]                       # steps, window, guidance: see CaptureSpec
     [prune]                         # sparsity, t_hat, vote_share, branch: see PruneSpec
     [words.style]                   # lists that templates draw from; label = words
@@ -11,91 +12,50 @@
     pairs = 20
     concept = ["{object} in the style of {concept}"]          # evaluation prompts that must lose the concept
     others = ["{object} in the style of {style}"]             # and prompts that must keep what they name
+    sparsity = "0.02"               # and t_hat, vote_share: this kind's own, before those of [prune]
     [[concepts]]
     slug = "twemoji"
     kind = "style"
 
-A concept may bring its own prompts instead: reference = ["..."], target = ["..."], seed = 0.
+A concept may bring its own prompts instead: reference = ["..."], target = ["..."], seed = 0. It may also bring its own
+sparsity, t_hat and vote_share, before its kind's.
+
+A table has the columns slug, kind and any of words, reference, target, seed, sparsity, t_hat, vote_share. An empty cell
+is left out; reference and target are lists of text in Parquet and JSON lists in the cells of a CSV. A table that is a
+catalog by itself uses the recipes and words of the built-in catalogs.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator
+import contextlib
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tasks.concepts.building import Builder
+from tasks.concepts.builtin import builtin_names, builtin_path
+from tasks.concepts.catalog_file import CatalogFile, prune_fields
+from tasks.concepts.concept import Concept
+from tasks.concepts.draft import Draft
+from tasks.concepts.problems import CatalogError, Place, Problems, closest
+from tasks.concepts.tables import SUFFIXES, Table, suffix_of
+from tasks.concepts.toml_catalog import parse_toml, read_toml, tables_of
 
-from tasks.concepts import templates
-from tasks.concepts.concept import Concept, EvaluationSet, Expectation
-from tasks.concepts.prompts import Prompt, PromptSet
-
-EVALUATION_SEED = 1_000_000  # evaluation prompts are drawn from other noise than captured ones
-
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
-Texts = Annotated[list[Text], Field(min_length=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Recipe(_Strict):
-    """How a concept of one kind becomes prompts: templates and counts."""
-
-    reference: Text
-    target: Text
-    pairs: int = Field(ge=1, le=10_000)
-    concept: list[Text] = []
-    others: list[Text] = []
-    concept_prompts: int = Field(default=20, ge=1, le=10_000)
-    others_prompts: int = Field(default=48, ge=1, le=10_000)
-    seed: int = Field(default=0, ge=0, le=2**31)
-    sparsity: str | None = None  # this kind's own defaults, where the catalog's do not suit it
-    t_hat: int | None = None
-    vote_share: float | None = None
-
-
-class Entry(_Strict):
-    """One concept as the file has it."""
-
-    slug: str
-    kind: str
-    words: Text | None = None  # default: the kind's word list at this slug
-    reference: Texts | None = None
-    target: Texts | None = None
-    seed: int = Field(default=0, ge=0, le=2**31)
-
-
-class CatalogFile(_Strict):
-    """A catalog's TOML document."""
-
-    format: Literal[1]
-    name: str = "catalog"
-    capture: dict[str, Any] = {}
-    prune: dict[str, Any] = {}
-    words: dict[str, dict[str, Text]] = {}
-    recipes: dict[str, Recipe] = {}
-    concepts: list[Entry] = Field(min_length=1)
+NO_TABLES: Mapping[str, bytes] = MappingProxyType({})
+MANY = 30  # concepts; a message lists no more
 
 
 class Catalog:
-    """A validated catalog: concepts by slug, and the defaults of capture and pruning.
+    """A validated catalog: concepts by slug, and the defaults of capture and pruning."""
 
-    Raises ValueError in one sentence.
-    """
-
-    def __init__(self, file: CatalogFile) -> None:
+    def __init__(self, file: CatalogFile, concepts: Sequence[Concept]) -> None:
         self.file = file
         self.name = file.name
-        entries = {entry.slug: entry for entry in file.concepts}
-        if len(entries) < len(file.concepts):
-            slugs = [entry.slug for entry in file.concepts]
-            raise ValueError(
-                f"concept {next(s for s in slugs if slugs.count(s) > 1)} is defined twice; use each slug once"
-            )
-        self._concepts = {slug: self._build(entry) for slug, entry in entries.items()}
+        self._concepts = {concept.slug: concept for concept in concepts}
+        self._entries = {entry.slug: entry for entry in file.concepts}
 
     def __iter__(self) -> Iterator[Concept]:
         """The concepts, in the file's order."""
@@ -105,111 +65,113 @@ class Catalog:
         return len(self._concepts)
 
     def __getitem__(self, slug: str) -> Concept:
-        """The concept of that slug. Raises ValueError that lists those there are."""
+        """The concept of that slug. Raises ValueError that lists those there are, or the nearest of many."""
         if slug not in self._concepts:
-            raise ValueError(f"no concept {slug!r} in catalog {self.name}; it has {', '.join(self._concepts)}")
+            has = ", ".join(self._concepts) if len(self) <= MANY else f"{len(self)} others"
+            meant = closest(slug, self._concepts) if len(self) > MANY else None
+            raise ValueError(
+                f"no concept {slug!r} in catalog {self.name}; it has {has}{f'; did you mean {meant}?' if meant else ''}"
+            )
         return self._concepts[slug]
 
-    def prune_defaults(self, kind: str) -> dict[str, Any]:
-        """The [prune] table, with what the kind's recipe sets instead."""
-        recipe = self.file.recipes.get(kind)
-        own = (
-            {} if recipe is None else recipe.model_dump(include={"sparsity", "t_hat", "vote_share"}, exclude_none=True)
-        )
-        return {**self.file.prune, **own}
+    def prune_defaults(self, of: Concept | str) -> dict[str, Any]:
+        """The [prune] table, with what the recipe of a kind, or of a concept and then itself, sets instead."""
+        kind, entry = (of, None) if isinstance(of, str) else (of.kind, self._entries.get(of.slug))
+        return {**self.file.prune, **prune_fields(self.file.recipes.get(kind)), **prune_fields(entry)}
 
-    def _build(self, entry: Entry) -> Concept:
-        if (entry.reference is None) != (entry.target is None):
-            raise ValueError(f"concept {entry.slug} has only one of reference and target; give both lists, or neither")
-        recipe = self.file.recipes.get(entry.kind)
-        if entry.reference is not None and entry.target is not None:
-            reference, target = (
-                PromptSet(tuple(Prompt(text, entry.seed + i) for i, text in enumerate(texts)))
-                for texts in (entry.reference, entry.target)
-            )
-            return Concept(entry.slug, entry.kind, reference, target, self._evaluation(entry, recipe))
-        if recipe is None:
-            known = ", ".join(self.file.recipes) or "none"
-            raise ValueError(
-                f"concept {entry.slug} has kind {entry.kind!r}, which has no recipe (there are: {known}), "
-                "and no reference and target prompts of its own"
-            )
-        reference, target = self._sets(entry, recipe)
-        return Concept(entry.slug, entry.kind, reference, target, self._evaluation(entry, recipe))
 
-    def _spoken(self, entry: Entry) -> str:
-        words = entry.words or self.file.words.get(entry.kind, {}).get(entry.slug)
-        if words is None:
-            raise ValueError(
-                f'concept {entry.slug} has no words; give words = "..." or put it into [words.{entry.kind}]'
-            )
-        return words
+def parse_catalog(data: bytes, name: str, tables: Mapping[str, bytes] = NO_TABLES) -> Catalog:
+    """The catalog in a file's bytes; the suffix of `name`, a path or URL, tells TOML, CSV and Parquet apart.
 
-    def _others(self, entry: Entry) -> dict[str, dict[str, str]]:
-        """The word lists without the concept itself."""
-        mine = self.file.words.get(entry.kind, {})
-        return {**self.file.words, entry.kind: {label: w for label, w in mine.items() if label != entry.slug}}
+    `tables` has the bytes of those that `table_names` gives. Raises CatalogError with everything that is wrong.
+    """
+    problems, suffix = Problems(name), suffix_of(name)
+    if suffix == ".toml":
+        return _build(read_toml(data, problems, tables))
+    if suffix in SUFFIXES:
+        return _build(_bare_table(Table(data, suffix), name, problems))
+    problems.add(Place(), f"its suffix is {suffix or 'missing'}; give a file with .toml, {' or '.join(SUFFIXES)}")
+    raise problems.error()
 
-    def _sets(self, entry: Entry, recipe: Recipe) -> tuple[PromptSet, PromptSet]:
-        words, spoken = self._others(entry), self._spoken(entry)
-        for template in (recipe.reference, recipe.target):
-            templates.check(template, words)
-        both = [*templates.placeholders(recipe.reference), *templates.placeholders(recipe.target)]
-        # The salt is the kind, not the slug: concepts that take no word from the reference's lists share one reference
-        # set.
-        picked = templates.choices(list(dict.fromkeys(both)), words, recipe.pairs, entry.kind)
-        reference, target = (
-            PromptSet(
-                tuple(
-                    Prompt(templates.fill(template, words, choice, spoken), recipe.seed + i)
-                    for i, choice in enumerate(picked)
-                )
-            )
-            for template in (recipe.reference, recipe.target)
-        )
-        return reference, target
 
-    def _evaluation(self, entry: Entry, recipe: Recipe | None) -> EvaluationSet:
-        if recipe is None:
-            return EvaluationSet((), ())
-        words = self._others(entry)
-        mine = (f"{entry.kind}:{entry.slug}",)
-        concept = self._expect(recipe.concept, recipe.concept_prompts, words, self._spoken(entry), mine)
-        others = self._expect(recipe.others, recipe.others_prompts, words, None, ())
-        return EvaluationSet(concept, others)
+def table_names(data: bytes, name: str) -> list[str]:
+    """The names, relative to the catalog, of the tables that `parse_catalog` needs beside these bytes.
 
-    def _expect(
-        self, rows: list[str], count: int, words: templates.Words, spoken: str | None, labels: tuple[str, ...]
-    ) -> tuple[Expectation, ...]:
-        """`count` prompts, dealt to the templates in turn; without `labels`, each word of a judged kind is a label."""
-        out: list[Expectation] = []
-        for r, template in enumerate(rows):
-            templates.check(template, words)
-            share = len(range(r, count, len(rows)))
-            for choice in templates.choices(templates.placeholders(template), words, share, f"evaluation {template}"):
-                named = tuple(f"{kind}:{label}" for kind, label in choice.items() if kind in self.file.recipes)
-                prompt = Prompt(templates.fill(template, words, choice, spoken), EVALUATION_SEED + len(out))
-                out.append(Expectation(prompt, labels or named))
-        return tuple(out)
+    None of them leads out of the catalog's folder. Never raises: what is wrong with them, parse_catalog says.
+    """
+    try:
+        return tables_of(parse_toml(data)[1]) if suffix_of(name) == ".toml" else []
+    except ValueError:
+        return []
 
 
 def load_catalog(path: Path) -> Catalog:
-    """The catalog of a TOML file.
+    """The catalog of a local file, with its tables.
 
-    Raises ValueError in one sentence that names the file, the place and what was wrong.
+    Raises CatalogError that names the file, each place and what was wrong.
     """
+    expected = "give the path of a TOML, CSV or Parquet file"
     try:
-        return Catalog(CatalogFile.model_validate(tomllib.loads(path.read_text("utf-8"))))
+        data = path.read_bytes()
     except FileNotFoundError:
-        raise ValueError(f"no catalog at {path}; give the path of a TOML file") from None
+        raise CatalogError(f"no catalog at {path}; {expected}") from None
     except OSError as error:
-        raise ValueError(f"catalog {path} cannot be read: {error.strerror}; give the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"catalog {path} is not TOML: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ValueError(f"catalog {path}: {place}: {first['msg']}{more}") from None
-    except ValueError as error:
-        raise ValueError(f"catalog {path}: {error}") from None
+        raise CatalogError(f"catalog {path} cannot be read: {error.strerror}; {expected}") from None
+    tables = {}
+    for table in table_names(data, str(path)):
+        with contextlib.suppress(OSError):  # parse_catalog says which are missing
+            tables[table] = (path.parent / table).read_bytes()
+    return parse_catalog(data, str(path), tables)
+
+
+def _bare_table(table: Table, name: str, problems: Problems) -> Draft:
+    """A table that is a catalog by itself, with the recipes, words and defaults of the built-in catalogs."""
+    base = _builtins()
+    stem = re.split(r"[/\\]", name.partition("?")[0])[-1].rpartition(".")[0]
+    draft = Draft(problems, stem, base.capture, base.prune, base.words, base.recipes)
+    draft.add_table(table)
+    return draft
+
+
+@functools.cache
+def _builtins() -> Draft:
+    """What the built-in catalogs have, in one."""
+    merged = Draft(Problems("built-in"))
+    for name in builtin_names():
+        path = builtin_path(name)
+        draft = read_toml(path.read_bytes(), Problems(str(path)), NO_TABLES)
+        draft.problems.stop()
+        merged.capture, merged.prune = draft.capture, draft.prune  # the same in each
+        merged.words = {**merged.words, **draft.words}
+        merged.recipes = {**merged.recipes, **draft.recipes}
+    return merged
+
+
+def _build(draft: Draft) -> Catalog:
+    """The catalog of a draft without problems. Raises CatalogError when it had some, or its concepts have."""
+    builder, concepts = Builder(draft.words, draft.recipes), []
+    for place, entry in draft.entries:
+        subject, lacks = f"concept {entry.slug}", []
+        if (entry.reference is None) != (entry.target is None):
+            lacks.append("has only one of reference and target; give both lists, or neither")
+        if entry.kind not in draft.broken:
+            lacks += builder.missing(entry)
+        for text in lacks:
+            draft.problems.add(place, f"{subject} {text}")
+        if lacks or entry.kind in draft.broken:
+            continue
+        try:
+            concepts.append(builder.build(entry))
+        except ValueError as error:
+            draft.problems.add(place, f"{subject}: {str(error).removeprefix(f'{subject}: ')}")
+    draft.problems.stop()
+    file = CatalogFile.model_construct(
+        format=1,
+        name=draft.name,
+        capture=dict(draft.capture),
+        prune=dict(draft.prune),
+        words={name: dict(labels) for name, labels in draft.words.items()},
+        recipes=draft.recipes,
+        concepts=[entry for _, entry in draft.entries],
+    )
+    return Catalog(file, concepts)

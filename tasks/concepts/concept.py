@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tasks.concepts.prompts import Prompt, PromptSet
 
-SLUG = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
+SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # to be matched in full
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Concept:
     evaluation: EvaluationSet
 
     def __post_init__(self) -> None:
-        if not SLUG.match(self.slug):
+        if not SLUG.fullmatch(self.slug):
             raise ValueError(f"slug {self.slug!r} is not made of lower-case letters, digits and single dashes")
         captured = {*self.reference.prompts, *self.target.prompts}
         for expectation in (*self.evaluation.concept, *self.evaluation.others):

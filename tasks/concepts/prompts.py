@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 MAX_SEED = 2**63 - 1
+MAX_TEXT = 2000  # characters of a prompt; a text encoder reads a few hundred
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from fnmatch import fnmatchcase
 from typing import Literal
 
 Branch = Literal["both", "cond", "uncond"]
 BRANCHES: tuple[Branch, ...] = ("both", "cond", "uncond")
+TierKind = Literal["pooled", "raw"]
+MAX_CALLS = 1_000_000  # denoiser calls: more than any run makes
 
 
 @dataclass(frozen=True, order=True)
@@ -85,8 +89,11 @@ class PruneSpec:
     vote_share: float = 0.0  # share of t_hat that must agree, 0 (union, the paper) to below 1
     branch: Branch = "both"
     kinds: tuple[str, ...] = ("ffn",)
+    prompts: str | None = None  # slots of both sets that count, such as "0-9,15"; None = all
 
     def __post_init__(self) -> None:
+        if self.prompts is not None:
+            object.__setattr__(self, "prompts", canonical_slots(self.prompts))
         if not self.sparsity.is_finite() or not 0 < self.sparsity <= 1:
             raise ValueError(f"sparsity is {self.sparsity}; it must be above 0 and at most 1, such as 0.05 for 5 %")
         if self.t_hat < 1:
@@ -104,7 +111,74 @@ class PruneSpec:
             "vote_share": self.vote_share,
             "branch": self.branch,
             "kinds": list(self.kinds),
+            **({} if self.prompts is None else {"prompts": self.prompts}),
         }
+
+
+@dataclass(frozen=True)
+class TierSpec:
+    """What is kept of activations besides energies, where it is asked for."""
+
+    kind: TierKind  # "pooled": mean, absmax and share positive over tokens; "raw": every token's activation
+    sites: tuple[str, ...]  # names "<component>.<qualified name>", or patterns of them such as "unet.mid_block*"
+    steps: str | None = None  # denoiser calls from 0, such as "0-4"; None = all that are captured
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("pooled", "raw"):
+            raise ValueError(f"tier {self.kind!r} is unknown; use pooled or raw")
+        if not self.sites:
+            raise ValueError("a tier without sites was asked for; name at least one, such as 'unet.mid_block*'")
+        if self.steps is not None:
+            object.__setattr__(self, "steps", canonical_slots(self.steps, "steps"))
+
+    def chosen(self, sites: Sequence[NeuronSite]) -> list[NeuronSite]:
+        """The sites that it names, in the order given. Raises ValueError for a pattern that names none."""
+        for pattern in self.sites:
+            if not any(fnmatchcase(site.name, pattern) for site in sites):
+                raise ValueError(f"no site is named {pattern}; there are {', '.join(site.name for site in sites)}")
+        return [site for site in sites if any(fnmatchcase(site.name, pattern) for pattern in self.sites)]
+
+    def calls(self, captured: int) -> list[int]:
+        """The denoiser calls that it names, of `captured`. Raises ValueError if there is no such call."""
+        return list(range(captured)) if self.steps is None else slots_of(self.steps, captured, "steps")
+
+
+def canonical_slots(text: str, what: str = "prompts") -> str:
+    """A choice of slots, or of `what` else is numbered, in its one spelling: equal choices have equal digests.
+
+    >>> canonical_slots("7, 0-2,3,5-5")
+    '0-3,5,7'
+
+    Raises ValueError if it is none, or chooses nothing.
+    """
+    slots: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise ValueError(f"{what} {text!r} is no choice; give numbers and ranges from 0, such as 0-9,15")
+        slots.update(range(int(found[1]), int(found[2] or found[1]) + 1))
+    runs: list[list[int]] = []
+    for slot in sorted(slots):
+        if runs and slot == runs[-1][1] + 1:
+            runs[-1][1] = slot
+        else:
+            runs.append([slot, slot])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def slots_of(choice: str, size: int, what: str = "prompts") -> list[int]:
+    """The slots of a choice in a set of `size` prompts, or of `what` else is numbered.
+
+    >>> slots_of("0-2,5", 6)
+    [0, 1, 2, 5]
+
+    Raises ValueError if the set has no such slot.
+    """
+    ranges = (part.partition("-") for part in canonical_slots(choice, what).split(","))
+    slots = [slot for first, _, last in ranges for slot in range(int(first), int(last or first) + 1)]
+    if slots[-1] >= size:
+        raise ValueError(f"{what} {choice} asks for {slots[-1]}, but there are {size}, 0 to {size - 1}")
+    return slots
 
 
 def parse_sparsity(text: str | float) -> Decimal:

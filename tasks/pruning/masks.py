@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.diffusion.spec import parse_sparsity
-from tasks.pruning.rankings import Ranking, compiled
+from tasks.pruning.kernel import compiled
+from tasks.pruning.rankings import Ranking
 
 Bools = npt.NDArray[np.bool_]
 
@@ -78,22 +79,35 @@ def mask(ranking: Ranking, width: int, count: int, t_hat: int, vote_share: float
         raise ValueError(f"t_hat is {t_hat}; it must be in 1 to {ranking.steps}, the steps that were captured")
     if not 0 <= vote_share < 1:
         raise ValueError(f"vote_share is {vote_share}; it must be 0 or more and below 1")
-    highest = ranking.neuron[:t_hat, :, :count].max(initial=0)
-    if highest >= width:  # the kernel writes where it is told: this also keeps it inside its array
+    needed = math.floor(Fraction(str(vote_share)) * t_hat)
+    pruned, sound = _count_votes(ranking.neuron, ranking.kept, width, count, t_hat, needed)
+    if not sound:
+        highest = ranking.neuron[:t_hat, :, :count].max()
         raise ValueError(f"the ranking names neuron {highest} of a site with {width}; rank the site again")
-    votes = _count_votes(ranking.neuron, ranking.kept, width, count, t_hat)
-    return votes > math.floor(Fraction(str(vote_share)) * t_hat)
+    return pruned
 
 
 @compiled
 def _count_votes(
-    neuron: npt.NDArray[np.uint16], kept: Bools, width: int, count: int, t_hat: int
-) -> npt.NDArray[np.uint32]:
-    """Votes [out, neuron] of the first `t_hat` steps for the first `count` ranks."""
+    neuron: npt.NDArray[np.uint16], kept: Bools, width: int, count: int, t_hat: int, needed: int
+) -> tuple[Bools, bool]:
+    """Where more than `needed` of the first `t_hat` steps keep a neuron among the first `count` ranks: [out, neuron].
+
+    Stops, and returns False beside it, at a neuron of `width` or above: votes are written where the ranking says.
+    """
     rows = neuron.shape[1]
-    votes = np.zeros((rows, width), np.uint32)
+    pruned = np.zeros((rows, width), np.bool_)
+    votes = np.empty(width, np.uint32)
     for row in range(rows):
+        votes[:] = 0
         for step in range(t_hat):
+            highest = np.uint16(0)
             for rank in range(count):
-                votes[row, neuron[step, row, rank]] += kept[step, row, rank]
-    return votes
+                highest = max(highest, neuron[step, row, rank])
+            if highest >= width:
+                return pruned, False
+            for rank in range(count):
+                votes[neuron[step, row, rank]] += kept[step, row, rank]
+        for place in range(width):
+            pruned[row, place] = votes[place] > needed
+    return pruned, True

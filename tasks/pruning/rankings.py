@@ -10,27 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from dask.base import compute as dask_compute
 from dask.delayed import delayed
 
-WIDEST = 65535  # neurons: an index fits 16 bits
-SLACK = 0.96  # the next step's floor, as a share of this step's last score; norms drift by a few percent a step
-CROWD = 4  # more than this many times the depth is too many to sort: raise the floor first
-BUCKET_BITS = 20  # low bits of a float32 that a bucket ignores: 8 buckets for each doubling of the score
+from tasks.pruning import kernel
+from tasks.pruning.kernel import Float32 as Float32
+from tasks.pruning.kernel import compiled as compiled
 
-Float32 = npt.NDArray[np.float32]
-Function = TypeVar("Function", bound=Callable[..., Any])
 compute: Callable[..., tuple[Any, ...]] = dask_compute  # Dask leaves its type open
-
-
-def compiled(function: Function) -> Function:
-    """`function` as machine code that runs without the GIL; compiled at its first call and kept on disk."""
-    return cast(Function, numba.njit(nogil=True, cache=True)(function))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +65,7 @@ def rank_rows(weight: Float32, target_norm: Float32, reference_norm: Float32, de
     """
     _check_shapes(weight.shape, target_norm.shape, reference_norm.shape, depth)
     return Ranking(
-        *_rank(
+        *kernel.rank(
             _magnitudes(weight, "weight"),
             _magnitudes(target_norm, "target norm", signed=False),
             _magnitudes(reference_norm, "reference norm", signed=False),
@@ -118,8 +109,10 @@ def _check_shapes(
             f"norms have the shapes {target_norm} (target) and {reference_norm} (reference); expected"
             f" [step, {width}] for both, as the weight has {width} neurons"
         )
-    if width > WIDEST:
-        raise ValueError(f"the site has {width} neurons; a ranking holds at most {WIDEST}: choose another site kind")
+    if width > kernel.WIDEST:
+        raise ValueError(
+            f"the site has {width} neurons; a ranking holds at most {kernel.WIDEST}: choose another site kind"
+        )
     if not 1 <= depth <= width:
         raise ValueError(f"depth is {depth}; it must be in 1 to {width}, the neurons of a row")
 
@@ -136,92 +129,3 @@ def _magnitudes(values: Float32, name: str, signed: bool = True) -> Float32:
             f" expected finite numbers{'' if signed else ' of 0 or more'}: load the model or capture the prompts again"
         )
     return np.ascontiguousarray(np.abs(values), dtype=np.float32)
-
-
-# The kernel. Scores are 0 or more, and the bits of such floats, read as integers, sort as the floats do.
-#
-# Finding the best of a row takes two moves: gather the few neurons at or above a floor, then sort those. A good floor
-# is known from the step before, as norms change little between steps; where it lets through too few or too many,
-# counting all scores in coarse buckets gives one that is sure.
-
-
-@compiled
-def _rank(weight: Float32, target: Float32, reference: Float32, depth: int) -> tuple[Any, Any]:
-    """Neurons and kept [step, out, rank] of magnitudes [out, neuron] and norms [step, neuron]."""
-    rows, width = weight.shape
-    steps = target.shape[0]
-    neuron = np.empty((steps, rows, depth), np.uint16)
-    kept = np.empty((steps, rows, depth), np.bool_)
-    scores = np.empty(width, np.float32)
-    gathered = np.empty(width + 1, np.int32)  # one more than can be found: _gather writes ahead
-    keys = np.empty(width, np.uint64)
-    for row in range(rows):
-        floor = np.float32(np.inf)
-        for step in range(steps):
-            _score(weight[row], target[step], scores)
-            found = _gather(scores, floor, gathered)
-            if found < depth or found > CROWD * depth:
-                found = _gather(scores, _sure_floor(scores, depth), gathered)
-            _sort_keys(scores, gathered, keys[:found])
-            _write_ranks(keys, weight[row], target[step], reference[step], neuron[step, row], kept[step, row])
-            floor = scores[neuron[step, row, depth - 1]] * np.float32(SLACK)
-    return neuron, kept
-
-
-@compiled
-def _score(weight: Float32, norm: Float32, scores: Float32) -> None:
-    """Fill `scores` with the score of every neuron of a row."""
-    for neuron in range(weight.size):
-        scores[neuron] = weight[neuron] * norm[neuron]
-
-
-@compiled
-def _gather(scores: Float32, floor: Any, gathered: npt.NDArray[np.int32]) -> int:
-    """Put the neurons that score at least `floor` at the front of `gathered`; return how many there are."""
-    found = 0
-    for neuron in range(scores.size):
-        gathered[found] = neuron  # written before it is known to count: quicker than a branch that is guessed wrong
-        found += int(scores[neuron] >= floor)
-    return found
-
-
-@compiled
-def _sure_floor(scores: Float32, depth: int) -> Any:
-    """The lower edge of the bucket that holds the score of rank `depth`: at least `depth` scores reach it."""
-    bits = scores.view(np.uint32)
-    sizes = np.zeros(1 << (32 - BUCKET_BITS), np.int32)
-    for neuron in range(bits.size):
-        sizes[bits[neuron] >> BUCKET_BITS] += 1
-    bucket = sizes.size
-    reached = 0
-    while reached < depth:
-        bucket -= 1
-        reached += sizes[bucket]
-    edge = np.full(1, bucket << BUCKET_BITS, np.uint32)
-    return edge.view(np.float32)[0]
-
-
-@compiled
-def _sort_keys(scores: Float32, gathered: npt.NDArray[np.int32], keys: npt.NDArray[np.uint64]) -> None:
-    """Fill `keys` so that ascending order is the ranking: the score's bits, inverted, above the neuron."""
-    bits = scores.view(np.uint32)
-    for entry in range(keys.size):
-        neuron = np.uint64(gathered[entry])
-        keys[entry] = (np.uint64(~bits[neuron]) << np.uint64(32)) | neuron
-    keys.sort()
-
-
-@compiled
-def _write_ranks(
-    keys: npt.NDArray[np.uint64],
-    weight: Float32,
-    target: Float32,
-    reference: Float32,
-    neuron: npt.NDArray[np.uint16],
-    kept: npt.NDArray[np.bool_],
-) -> None:
-    """Write the neurons of the first keys, and whether each scores higher for the target, into one row's ranks."""
-    for rank in range(neuron.size):
-        index = keys[rank] & np.uint64(WIDEST)
-        neuron[rank] = index
-        kept[rank] = weight[index] * target[index] > weight[index] * reference[index]

@@ -1,0 +1,133 @@
+"""Stores of activations as labelled xarray, by URL: what notebooks and questions of one's own begin with.
+
+    tree = open_activations("conceptprune-store/activations/<profile>/<prompt-set>.zarr")
+    energy = tree["unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2"]["energy"]  # prompt, step, branch, neuron
+    energy.sel(branch="cond", neuron=17).mean("prompt").plot()
+
+Any Zarr reader opens these stores too. What this one adds: a chunk that is damaged or gone raises DamagedStore where a
+plain reader shows NaN or another error, a prompt that is not complete reads as NaN even where a part of it is there,
+and every variable carries all its labels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from storage import activations, tiers, zarrs
+from storage.blocks import from_array
+from storage.places import Place
+from storage.roots import RootLike, place_at
+from storage.tier_arrays import VARIABLES
+
+READERS = 8  # questions to the store at once
+LABELS = {"prompt": "prompt", "text": "prompt", "seed": "prompt", "complete": "prompt", "step": "step",
+          "timestep": "step", "branch": "branch"}  # fmt: skip
+
+
+def open_activations(url: RootLike) -> xr.DataTree:
+    """The energies of a prompt set, by the URL of its store: a directory or an object store's prefix.
+
+    The root has coords prompt (a digest), text, seed, step, timestep and branch, the variable complete (prompt), and
+    attrs `profile` and `sites`, the names in the model's order. Each site is a child with `energy` (prompt, step,
+    branch, neuron) f4, dimensionless, a dask chunk a prompt, with all coords and one of neuron, and attrs kind, width
+    and rows. A prompt that was pending when the store was opened is NaN. Raises ValueError if there is no such store;
+    computing raises DamagedStore for a chunk that is damaged or gone.
+    """
+    return _open(url, activations.SCHEMA, activations.SCHEMA_VERSION)
+
+
+def open_tier(url: RootLike) -> xr.DataTree:
+    """A tier of a prompt set, by the URL of its store: as `open_activations`, with other variables.
+
+    A pooled tier has `mean`, `absmax` and `positive` (prompt, step, branch, neuron) f4, a dask chunk a prompt; a raw
+    one `activation` (prompt, step, branch, token, neuron) f2, a dask chunk a prompt and step. Sites have the attrs
+    tokens and grid too; where tokens form a grid, the coords `y` and `x` along token are their row and column.
+    """
+    return _open(url, tiers.SCHEMA, tiers.SCHEMA_VERSION)
+
+
+def _open(url: RootLike, schema: str, version: int) -> xr.DataTree:
+    path = place_at(url)
+    group = zarrs.open_group(path)
+    facts = zarrs.attributes(group)
+    if (facts.get("schema"), facts.get("schema_version")) != (schema, version):
+        raise ValueError(f"{path} is of schema {facts.get('schema')}, not {schema} {version}; give another URL")
+    variables = [variable.name for variable in VARIABLES[facts["kind"]]] if "kind" in facts else ["energy"]
+    remedy = "delete the store and run the same command again"
+    with zarrs.reading(f"{path}: its list of prompts and steps", remedy), ThreadPoolExecutor(READERS) as pool:
+        read = dict(zip(LABELS, pool.map(lambda name: zarrs.read_all(group, name), LABELS), strict=True))
+        found = list(pool.map(lambda name: _nodes(group, name, variables), facts["sites"]))
+    labels = {name: (dim, read[name]) for name, dim in LABELS.items() if name != "complete"}
+    pending = frozenset(np.flatnonzero(read["complete"] != 1).tolist())
+    prompts = tuple(str(name) for name in read["prompt"])
+    tree = {"/": xr.Dataset({"complete": ("prompt", read["complete"])}, labels, facts)}
+    for name, (attrs, nodes) in zip(facts["sites"], found, strict=True):
+        data = {}
+        for node in nodes:
+            blocks = _Blocks(path, f"{name}/{node.basename}", prompts, pending, node.shape, node.dtype)
+            lazy = from_array(blocks, chunks=node.chunks, meta=np.empty((0,) * node.ndim, node.dtype))
+            data[node.basename] = (_dims(node), lazy, node.attrs.asdict())
+        tree[name] = xr.Dataset(data, {**labels, **_own_labels(attrs, data)}, attrs)
+    return xr.DataTree.from_dict(tree)
+
+
+def _nodes(group: zarr.Group, site: str, variables: Sequence[str]) -> tuple[dict[str, Any], list[zarr.Array[Any]]]:
+    own = group[site]
+    if not isinstance(own, zarr.Group):
+        raise KeyError(f"{site} is not a group")
+    return zarrs.attributes(own), [zarrs.array(own, name) for name in variables]
+
+
+def _dims(node: zarr.Array[Any]) -> tuple[str, ...]:
+    return tuple(str(name) for name in getattr(node.metadata, "dimension_names", None) or ())
+
+
+def _own_labels(attrs: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of a site's neurons, and the places of its tokens."""
+    own: dict[str, Any] = {"neuron": ("neuron", np.arange(attrs["width"]))}
+    if any("token" in dims for dims, *_ in data.values()):
+        own["token"] = ("token", np.arange(attrs["tokens"]))
+        if attrs["grid"]:
+            own["y"], own["x"] = (("token", where) for where in np.unravel_index(own["token"][1], attrs["grid"]))
+    return own
+
+
+@lru_cache(maxsize=1024)
+def _opened(path: Place, array: str, process: int) -> zarr.Array[Any]:
+    """An array for reading: its metadata never changes, and reading it for every chunk would take as long."""
+    return zarrs.array(zarrs.open_group(path), array)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """What dask takes for an array; only paths and names travel to workers."""
+
+    path: Place
+    array: str  # its path in the store
+    prompts: tuple[str, ...]
+    pending: frozenset[int]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        slots = np.atleast_1d(np.arange(len(self.prompts))[key[0]]).tolist()
+        if not self.pending.isdisjoint(slots):  # a chunk is of one prompt
+            return np.array(np.broadcast_to(self.dtype.type(np.nan), self.shape)[key])
+        which = ", ".join(f"{slot} ({self.prompts[slot]})" for slot in slots)
+        remedy = "make it pending with the store's reset(slot), then run the same command again"
+        with zarrs.reading(f"{self.path}: {self.array}, prompt {which},", remedy):
+            return np.asarray(_opened(self.path, self.array, os.getpid())[key])
