@@ -1,4 +1,4 @@
-"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, show."""
+"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, observe, show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from flows import commands_sweep
+from flows import commands_observe, commands_sweep
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
 from flows.config import CatalogRequest, Request, Settings
@@ -172,6 +172,7 @@ def rethreshold(
 
 app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
+app.command()(commands_observe.observe)
 
 
 @app.command()

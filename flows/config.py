@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import demo
@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     judge: str = DEMO
     device: str = "auto"
     batch: int = Field(default=10, ge=1)  # prompts drawn at once
+    max_bytes: ByteSize = ByteSize(10_000_000_000)  # that an observation may store
     catalog_roots: Annotated[list[str] | None, NoDecode] = None  # directories and URLs, by commas; None = anywhere
     gpu_limit: str | None = Field(default=None, min_length=1)  # global concurrency limit that a capture takes a slot of
     capture_deployment: str = "capture-catalog/capture-share"  # what a catalog's run shares its captures out to

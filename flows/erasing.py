@@ -15,12 +15,14 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 from flows import combine as combine_flow
 from flows import erase_catalog as catalog_flow
 from flows import erase_concept as erase_flow
+from flows import observe as observe_flow
 from flows import rethreshold as rethreshold_flow
 from flows import sweep as sweep_flow
 from flows.capturing import seconds_a_prompt
 from flows.catalog_plan import CatalogPlan, make_catalog_plan
 from flows.combine import CombineRequest
 from flows.config import CatalogRequest, Request
+from flows.observe_plan import ObserveRequest, make_observation
 from flows.outcome import Outcome
 from flows.plan import make_plan
 from flows.showing import err, progress_bars
@@ -87,6 +89,18 @@ def combine(request: CombineRequest, no_prefect: bool) -> Outcome:
     return _run(
         lambda: combine_flow.combine_all(plan, Steps()),
         lambda: Outcome.of(read_edit_at(combine_flow.combine(request)["url"])),
+        no_prefect,
+    )
+
+
+def observe(request: ObserveRequest, no_prefect: bool) -> dict[str, Any]:
+    """Keep a tier of activations. Raises ValueError for bad input, or a size past the limit, before a model starts."""
+    plan = make_observation(request)
+    say(plan.cost())
+    plan.check()
+    return _run(
+        lambda: observe_flow.observe(plan, Steps()),
+        lambda: observe_flow.observe_concept(request),
         no_prefect,
     )
 

@@ -239,11 +239,8 @@ class ActivationStore:
 
 
 def captured_sets(root: RootLike, profile: str) -> list[str]:
-    """The prompt sets that have been planned under a profile."""
-    folder = Root(root).path("activations", profile)
-    names = folder.folders()
-    planned = _at_once(lambda name: (folder / name / SEAL).exists(), names)  # an object store lists half a plan too
-    return [unquote(name.removesuffix(".zarr")) for name, there in zip(names, planned, strict=True) if there]
+    """The prompt sets under a profile, by one listing; an object store lists also one that is half planned."""
+    return [unquote(name.removesuffix(".zarr")) for name in Root(root).path("activations", profile).folders()]
 
 
 def _slot(arrays: Mapping[str, zarr.Array[Any]], slot: int, name: str) -> NDArray[np.float32]:

