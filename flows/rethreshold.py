@@ -14,7 +14,7 @@ from flows.erase_concept import cut
 from flows.steps import Steps, at_once, tracked
 from flows.stored import evaluated, stored_cut
 from flows.tabling import CatalogOutcome, reason, table_edits
-from storage.edits import list_concepts
+from storage.edits import latest_edit, list_concepts
 from tasks.cuts import Cut
 from tasks.editing import cut_chunk
 
@@ -45,7 +45,7 @@ def plan_cuts(request: CatalogRequest) -> CutPlan:
 
     Raises ValueError in one sentence if none can be made.
     """
-    slugs = list_concepts(request.store) if request.concepts is None else list(dict.fromkeys(request.concepts))
+    slugs = _own(request.store) if request.concepts is None else list(dict.fromkeys(request.concepts))
     if not slugs:
         raise ValueError(f"there is no edit in {request.store}; run conceptprune erase, or catalog erase, first")
 
@@ -63,6 +63,13 @@ def plan_cuts(request: CatalogRequest) -> CutPlan:
         first = next(iter(refused.values()))
         raise ValueError(first if len(refused) == 1 else f"none of {len(refused)} concepts can be cut: {first}")
     return CutPlan(request, cuts, refused)
+
+
+def _own(store: str) -> list[str]:
+    """The store's concepts, without combinations of others' masks: those have no ranking of their own."""
+    slugs = list_concepts(store)
+    edits = at_once(lambda slug: latest_edit(store, slug), slugs)
+    return [slug for slug, edit in zip(slugs, edits, strict=True) if edit and "combined" not in edit.manifest["prune"]]
 
 
 def cut_all(plan: CutPlan, steps: Steps) -> CatalogOutcome:
