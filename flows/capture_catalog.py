@@ -14,13 +14,19 @@ from flows.config import CatalogRequest
 from flows.steps import Steps, tracked
 from tasks.concepts.prompts import PromptSet
 
-Share = Annotated[int, Field(ge=0, lt=64, title="share", description="which share to capture, from 0")]
-Of = Annotated[int, Field(ge=1, le=64, title="of", description="how many shares there are")]
+Share = Annotated[int, Field(ge=0, lt=64)]
+Of = Annotated[int, Field(ge=1, le=64)]
 
 
 @flow(name="capture-catalog", flow_run_name="capture-{share}-of-{of}")
 def capture_catalog(request: CatalogRequest, share: Share = 0, of: Of = 1) -> dict[str, Any]:
-    """Capture one share of a catalog's prompt sets, those that unfinished concepts need. Edits are not made."""
+    """Capture one share of a catalog's prompt sets, those that unfinished concepts need. Edits are not made.
+
+    Args:
+        request: The catalog, and how it is captured; the form of Prefect's UI shows these lines.
+        share: Which share to capture, from 0.
+        of: How many shares there are.
+    """
     if share >= of:
         raise ValueError(f"share is {share}, but there are {of} shares, from 0 on; give a smaller one")
     plan = make_catalog_plan(request)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from flows.capturing import seconds_a_prompt
 from flows.config import CatalogRequest
 from flows.plan import Capture, Plan, duration, plan_capture, plan_concept
 from flows.steps import at_once
+from storage.edits import CorruptEdit, Edit
 from tasks.catalogs import load_catalog
 from tasks.concepts.catalog import Catalog
 from tasks.concepts.concept import Concept
@@ -26,10 +28,15 @@ class CatalogPlan:
     plans: Mapping[str, Plan]  # by slug
     refused: Mapping[str, str]  # slug: why
 
+    @cached_property
+    def published(self) -> Mapping[str, Edit]:
+        """The edits that were there when this was first asked, by slug."""
+        found = at_once(published, self.plans.values())
+        return {slug: edit for slug, edit in zip(self.plans, found, strict=True) if edit is not None}
+
     def pending(self) -> list[Plan]:
         """The plans whose edit is not published yet."""
-        there = at_once(lambda plan: plan.cut.draft.published(), self.plans.values())
-        return [plan for plan, edit in zip(self.plans.values(), there, strict=True) if edit is None]
+        return [plan for slug, plan in self.plans.items() if slug not in self.published]
 
     def cost(self) -> CatalogCost:
         """What a run would capture, reuse, store and cost."""
@@ -106,6 +113,14 @@ def make_catalog_plan(request: CatalogRequest) -> CatalogPlan:
     if not plans:
         raise ValueError(f"none of {len(chosen)} concepts can be run; {chosen[0].slug}: {refused[chosen[0].slug]}")
     return CatalogPlan(request, catalog.name, capture, plans, refused)
+
+
+def published(plan: Plan) -> Edit | None:
+    """A plan's edit, if it is published and nothing of it is missing; one that is damaged, its own run will name."""
+    try:
+        return plan.cut.draft.published()
+    except CorruptEdit:
+        return None
 
 
 def distinct_sets(plans: Iterable[Plan]) -> dict[str, PromptSet]:

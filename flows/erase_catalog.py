@@ -9,7 +9,7 @@ from prefect import flow
 
 from flows.artifacts import progress_artifacts, publish_catalog
 from flows.capturing import capture_sets, lacking
-from flows.catalog_plan import CatalogPlan, distinct_sets, make_catalog_plan
+from flows.catalog_plan import CatalogPlan, distinct_sets, make_catalog_plan, published
 from flows.config import CatalogRequest
 from flows.erase_concept import erase, erase_concept
 from flows.plan import Plan
@@ -42,11 +42,11 @@ def erase_all(plan: CatalogPlan, steps: Steps) -> CatalogOutcome:
         elif why := erase_one(one, steps):
             failed[one.concept.slug] = why
     steps.show("concepts", len(plan.plans), len(plan.plans))
-    drafts = [one.cut.draft for slug, one in plan.plans.items() if slug not in failed]
-    edits = at_once(lambda draft: draft.published(), drafts)
+    made = [one for one in pending if one.concept.slug not in failed]
+    new = dict(zip((one.concept.slug for one in made), at_once(published, made), strict=True))
+    edits = [new.get(slug) or plan.published.get(slug) for slug in plan.plans]
     rows = table_edits(plan.request.store, [edit for edit in edits if edit is not None])
-    erased = len([one for one in pending if one.concept.slug not in failed])
-    return CatalogOutcome(plan.name, plan.request.store, rows, failed, captured, erased)
+    return CatalogOutcome(plan.name, plan.request.store, rows, failed, captured, len(made))
 
 
 def capture_all(plan: CatalogPlan, pending: Sequence[Plan], steps: Steps) -> tuple[int, dict[str, str]]:

@@ -150,10 +150,10 @@ def start(*words: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def run(*words: object, **environment: str) -> tuple[int, str, str]:
-    """Run the command line in a process of its own: exit code, stdout, stderr."""
+def run(*words: object, limit: float = 240, **environment: str) -> tuple[int, str, str]:
+    """Run the command line in a process of its own, for `limit` seconds at most: exit code, stdout, stderr."""
     process = start(*words, **environment)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=limit)
     return process.returncode, out, err
 
 

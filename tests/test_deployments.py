@@ -1,4 +1,4 @@
-"""prefect.yaml on a real server with real workers: runs that are watched, scheduled, killed, cancelled and shared out."""
+"""prefect.yaml on a real server with real workers: runs watched, scheduled, killed, cancelled and shared out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     """The server with everything of prefect.yaml deployed, and a worker for each pool."""
     folder = tmp_path_factory.mktemp("prefect")
     places = {"HOME": ROOT, "STORE": folder / "store", "CATALOG": case.catalog, "CATALOG_ROOTS": case.folder,
-              "MODEL": case.model, "JUDGE": case.judge, "GPUS": 4}  # fmt: skip  # slots that the killed keep for a while
+              "MODEL": case.model, "JUDGE": case.judge, "GPUS": 4}  # fmt: skip  # a killed run keeps its slot a while
     with serving(folder, {f"CONCEPTPRUNE_{name}": str(place) for name, place in places.items()}) as server:
         server.set_up()
         with working(server, *POOLS):

@@ -121,6 +121,16 @@ def test_a_concept_that_fails_is_named_and_stops_no_other(case: Case, tmp_path: 
     assert (mended["made"], mended["failed"], mended["captured"]) == (1, {}, 2)
 
 
+def test_a_damaged_edit_is_named_and_stops_no_other(case: Case, tmp_path: Path) -> None:
+    outcome = run(request(case, tmp_path, concepts=["fox", "apple"]))
+    mask = Path(outcome.rows[0].url) / "mask.safetensors"
+    mask.write_bytes(mask.read_bytes()[:-1])
+    again = run(request(case, tmp_path, concepts=["fox", "apple", "photo"]))
+    assert [row.concept for row in again.rows] == ["apple", "photo"]
+    assert "mask.safetensors" in again.failed["fox"]
+    assert "delete that folder" in again.failed["fox"]
+
+
 def test_check_says_the_cost_and_writes_nothing(case: Case, tmp_path: Path) -> None:
     words = ["--store", tmp_path / "store", "--model", case.model, "--judge", case.judge]
     result = cli("catalog", "check", case.catalog, *words)

@@ -71,7 +71,7 @@ def test_pending_prompts_are_nan_and_damage_is_seen(root: str) -> None:
     assert np.isnan(read(planned(root).path / SITES[0].name / "energy")).all()
     store = captured(root)
     flip(chunk(store, 1))
-    with pytest.raises(ValueError, match="CRC-32C checksum"):
+    with pytest.raises(ValueError, match="Digest mismatch"):
         read(store.path / SITES[0].name / "energy")
 
 

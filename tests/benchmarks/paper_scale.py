@@ -3,8 +3,10 @@
     python -m tests.benchmarks.paper_scale [--scale small] [--rounds 3] [--root FOLDER] [--json FILE]
 
 Every part runs in a process of its own, in turn with the others, --rounds times; the table shows each one's best time
-and highest peak of memory. The reference's way runs all steps of one site of each size; its time for the whole model is
-that times the number of such sites. docs/benchmarks.md has a result and what it means.
+and highest peak of memory; on a busy machine, go by the CPU seconds. A mask's three numbers are its sparsity, t_hat and
+vote_share. The reference's way runs all steps of one site of each size, and its time for the whole model is that times
+the number of such sites; the lines "grow" are of one site of each size alone. docs/benchmarks.md has a result and what it
+means.
 """
 
 from __future__ import annotations
@@ -16,12 +18,11 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.benchmarks.paper_parts import SCALES
 
@@ -42,14 +43,15 @@ def measure(root: str, scale: str, rounds: int, console: Console) -> list[Result
     return found
 
 
-def summarise(found: list[Results], sites: dict[str, int], t_hat: int) -> Results:
-    """The best seconds and the highest peak of each part; `sites` counts those of each width."""
+def summarise(found: list[Results]) -> Results:
+    """The best times and the highest peak of each line of each part."""
     lines: dict[str, Results] = {}
     for result in found:
-        for name, seconds in _seconds(result, sites, t_hat):
-            line = lines.setdefault(f"{name}, threads {result['threads']}", {"seconds": seconds, "peak_bytes": 0})
-            line["seconds"] = min(line["seconds"], seconds)
-            line["peak_bytes"] = max(line["peak_bytes"], result["peak_bytes"])
+        for name, times in result["times"].items():
+            new = {**times, "peak_bytes": result["peak_bytes"]}
+            line = lines.setdefault(f"{name} ({result['threads']})", new)
+            for key, better in {"seconds": min, "cpu": min, "peak_bytes": max}.items():
+                line[key] = better(line[key], new[key])
     return {"lines": lines, "identical": _identical(found)}
 
 
@@ -65,24 +67,6 @@ def _run(part: str, root: str, scale: str, threads: int, console: Console) -> Re
     return dict(json.loads(done.stdout))
 
 
-def _seconds(result: Results, sites: dict[str, int], t_hat: int) -> Iterator[tuple[str, float]]:
-    """The (name, seconds) that one run gives."""
-    part = result["part"]
-    if part == "reference_way":
-        union = sum(sites[width] * seconds for width, seconds in result["unions"].items())
-        for steps in (t_hat, None):
-            total = sum(sites[width] * sum(seconds[:steps]) for width, seconds in result["steps"].items())
-            yield f"{part}, {f'first {steps}' if steps else 'all'} steps", total + union
-        return
-    if "seconds" in result:
-        yield part, result["seconds"]
-    for name in ("reading", "writing"):
-        if name in result:
-            yield f"{part}: {name}", result[name]
-    for name, seconds in result.get("seconds_of", {}).items():
-        yield f"{part} {name}", seconds
-
-
 def _identical(found: list[Results]) -> bool:
     """Whether all masks of a site are the same, whoever made them."""
     digests: dict[str, set[str]] = {}
@@ -92,16 +76,17 @@ def _identical(found: list[Results]) -> bool:
     return bool(digests) and all(len(different) == 1 for different in digests.values())
 
 
-def table(summary: Results) -> Table:
-    """Every line, with how many times faster it is than the reference's way over all steps on as many threads."""
-    shown = Table("part", "seconds", "peak MB", "times faster", title=f"masks identical: {summary['identical']}")
-    whole = {
-        threads: summary["lines"][f"reference_way, all steps, threads {threads}"]["seconds"] for threads in THREADS
-    }
+def table(summary: Results, whole: str) -> Table:
+    """Every line, and against the line `whole` on as many threads: how many times faster, how many times less CPU."""
+    shown = Table(Column("part (threads)", no_wrap=True), title=f"masks identical: {summary['identical']}")
+    for column in ("seconds", "CPU s", "peak MB", "faster", "less CPU"):
+        shown.add_column(column, justify="right")
     for name, line in summary["lines"].items():
-        compared = name.startswith(("rank, ", "mask_"))
-        factor = f"{whole[int(name[-1])] / line['seconds']:,.0f}" if compared else ""
-        shown.add_row(name, f"{line['seconds']:.3f}", f"{line['peak_bytes'] / 1e6:,.0f}", factor)
+        numbers = [f"{line['seconds']:.3f}", f"{line['cpu']:.3f}", f"{line['peak_bytes'] / 1e6:,.0f}"]
+        if name.startswith(("rank (", "mask")):
+            than = summary["lines"][f"{whole} ({name[-2]})"]
+            numbers += [f"{than[key] / line[key]:,.0f}" for key in ("seconds", "cpu")]
+        shown.add_row(name, *numbers)
     return shown
 
 
@@ -117,11 +102,11 @@ def main(arguments: list[str] | None = None) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.root or folder, given.scale, given.rounds, console)
     scale = SCALES[given.scale]
-    summary = summarise(found, {str(size.width): size.sites for size in scale.sizes}, scale.t_hat)
+    summary = summarise(found)
     machine = {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
     if given.json:
         given.json.write_text(json.dumps({"machine": machine, **summary, "runs": found}, indent=1))
-    Console().print(table(summary))
+    Console().print(table(summary, f"reference's way, {scale.steps} steps"))
     return summary
 
 

@@ -1,0 +1,73 @@
+"""The notebooks: committed without outputs, and every cell runs from the first to the last."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+from storage.edits import latest_edit
+from tests.erase_cases import ROOT
+
+FOLDER = ROOT / "docs" / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def executed(path: Path, **environment: str) -> nbformat.NotebookNode:
+    """The notebook after all its cells ran in a new kernel; raises CellExecutionError at the first that fails."""
+    notebook = nbformat.read(path, as_version=4)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("CONCEPTPRUNE_", "MPLBACKEND"))}
+    client = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}})
+    return client.execute(env={**own, "OMP_NUM_THREADS": "2", **environment})
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+
+
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_committed_as_source(path: Path) -> None:
+    notebook = json.loads(path.read_text("utf-8"))
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+    kinds = [cell["cell_type"] for cell in notebook["cells"]]
+    assert kinds[0] == "markdown"
+    assert kinds.count("markdown") >= kinds.count("code") // 2  # it explains what it does
+    nbformat.validate(nbformat.read(path, as_version=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    notebook = executed(path, TMPDIR=str(tmp_path))
+    assert pictures(notebook) >= 8
+    [store] = tmp_path.glob("conceptprune-notebook-*")
+    assert latest_edit(store, "fox") is not None
+
+
+@pytest.mark.slow
+def test_a_notebook_looks_at_the_store_that_it_is_given(tmp_path: Path) -> None:
+    [path] = [path for path in NOTEBOOKS if path.name == "activations.ipynb"]
+    small = tmp_path / "small.toml"
+    small.write_text(demo_catalog().replace("pairs = 40", "pairs = 2").replace("window = 20", "window = 12"), "utf-8")
+    store = tmp_path / "store"
+    notebook = executed(path, CONCEPTPRUNE_STORE=str(store), CONCEPTPRUNE_CATALOG=str(small), TMPDIR=str(tmp_path))
+    assert str(store) in printed(notebook) + json.dumps(notebook)
+    assert latest_edit(store, "fox") is not None
+    assert not list(tmp_path.glob("conceptprune-notebook-*"))
+
+
+def demo_catalog() -> str:
+    import demo
+
+    return demo.CATALOG.read_text("utf-8")
