@@ -11,7 +11,8 @@ from flows.config import DEMO, Request
 from flows.plan import make_plan
 from storage import tensors
 from storage.activations import ActivationStore
-from storage.edits import Edit, unpack_masks
+from storage.edits import Edit
+from storage.masks import unpack_masks
 from tasks.concepts.catalog import load_catalog
 from tasks.diffusion import pipelines
 from tasks.diffusion.headers import read_sites
@@ -100,7 +101,7 @@ def test_golden_masks(edits: dict[str, Edit], concept: str) -> None:
     if json.loads((GOLDEN / "machine.json").read_text()) == machine():
         expected, got = (tensors.decode(data)[0] for data in (golden, edits[concept].read("mask.safetensors")))
         assert {name: value.tobytes() for name, value in got.items()} == {n: v.tobytes() for n, v in expected.items()}
-    masks = unpack_masks(*tensors.decode(golden), GOLDEN)
+    masks = unpack_masks(*tensors.decode(golden))
     assert set(masks) == set(edits[concept].masks())
     for site, mask in edits[concept].masks().items():
         assert jaccard(mask, masks[site]) >= TOLERANCE, site

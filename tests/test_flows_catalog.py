@@ -206,14 +206,21 @@ def test_which_concepts_must_be_said(tmp_path: Path) -> None:
 
 @pytest.mark.s3
 def test_no_secret_is_in_a_parameter_a_log_an_artifact_or_a_file(
-    case: Case, s3_root: str, s3_server: Seaweed, prefect_server: None, caplog: pytest.LogCaptureFixture
+    case: Case,
+    tmp_path: Path,
+    s3_root: str,
+    s3_server: Seaweed,
+    prefect_server: None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The server's own secret key is the canary."""
     canary = s3_server.secret_key.encode()
+    long = tmp_path / "long.toml"
+    long.write_text(CATALOG + LONG, "utf-8")
     with caplog.at_level(logging.DEBUG):
         erase_catalog(request(case, s3_root, evaluate=True, concepts=["fox"]))
         with pytest.raises(ConceptsFailed):
-            erase_catalog(request(case, s3_root, concepts=["fox", "rose"], sparsity="0.03"))
+            erase_catalog(request(case, s3_root, long, concepts=["fox", "long"]))
     assert canary.decode() not in caplog.text
     root = Root(s3_root).path("x").parent
     for name in root.files():

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from storage.edits import latest_edit
-from tests.erase_cases import ROOT
+from tests.erase_cases import ROOT, files
 
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -23,10 +23,6 @@ def executed(path: Path, **environment: str) -> nbformat.NotebookNode:
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CONCEPTPRUNE_", "MPLBACKEND"))}
     client = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}})
     return client.execute(env={**own, "OMP_NUM_THREADS": "2", **environment})
-
-
-def printed(notebook: nbformat.NotebookNode) -> str:
-    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
 
 
 def pictures(notebook: nbformat.NotebookNode) -> int:
@@ -47,27 +43,15 @@ def test_a_notebook_is_committed_as_source(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+def test_the_look_at_activations_runs_on_its_own_store_and_on_a_given_one(tmp_path: Path) -> None:
+    path = FOLDER / "activations.ipynb"
     notebook = executed(path, TMPDIR=str(tmp_path))
-    assert pictures(notebook) >= 8
+    assert pictures(notebook) >= 10
     [store] = tmp_path.glob("conceptprune-notebook-*")
     assert latest_edit(store, "fox") is not None
-
-
-@pytest.mark.slow
-def test_a_notebook_looks_at_the_store_that_it_is_given(tmp_path: Path) -> None:
-    [path] = [path for path in NOTEBOOKS if path.name == "activations.ipynb"]
-    small = tmp_path / "small.toml"
-    small.write_text(demo_catalog().replace("pairs = 40", "pairs = 2").replace("window = 20", "window = 12"), "utf-8")
-    store = tmp_path / "store"
-    notebook = executed(path, CONCEPTPRUNE_STORE=str(store), CONCEPTPRUNE_CATALOG=str(small), TMPDIR=str(tmp_path))
-    assert str(store) in printed(notebook) + json.dumps(notebook)
-    assert latest_edit(store, "fox") is not None
-    assert not list(tmp_path.glob("conceptprune-notebook-*"))
-
-
-def demo_catalog() -> str:
-    import demo
-
-    return demo.CATALOG.read_text("utf-8")
+    catalog = str(store / "few.toml")
+    before = files(store)
+    again = executed(path, TMPDIR=str(tmp_path), CONCEPTPRUNE_STORE=str(store), CONCEPTPRUNE_CATALOG=catalog)
+    assert pictures(again) == pictures(notebook)
+    assert files(store) == before  # all that it needs is there
+    assert list(tmp_path.glob("conceptprune-notebook-*")) == [store]

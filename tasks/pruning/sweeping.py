@@ -30,9 +30,7 @@ def count_pruned(
     if ranking.neuron[:, :, : max(counts)].max(initial=0) >= width:
         raise ValueError(f"the ranking names a neuron that a site with {width} does not have; rank the site again")
     needed = [[math.floor(Fraction(str(share)) * t_hat) for share in vote_shares] for t_hat in t_hats]
-    pruned = _count(
-        ranking.neuron, ranking.kept, width, np.array(counts), np.array(t_hats), np.array(needed, np.int64)
-    )
+    pruned = _count(ranking.neuron, ranking.kept, width, np.array(counts), np.array(t_hats), np.array(needed, np.int64))
     return xr.DataArray(
         pruned,
         {"count": list(counts), "t_hat": list(t_hats), "vote_share": list(vote_shares)},

@@ -5,8 +5,8 @@
 Every part runs in a process of its own, in turn with the others, --rounds times; the table shows each one's best time
 and highest peak of memory; on a busy machine, go by the CPU seconds. A mask's three numbers are its sparsity, t_hat and
 vote_share. The reference's way runs all steps of one site of each size, and its time for the whole model is that times
-the number of such sites; the lines "grow" are of one site of each size alone. docs/benchmarks.md has a result and what it
-means.
+the number of such sites; the lines "grow" are of one site of each size alone. docs/benchmarks.md has a result and says
+what it means.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _identical(found: list[Results]) -> bool:
 def table(summary: Results, whole: str) -> Table:
     """Every line, and against the line `whole` on as many threads: how many times faster, how many times less CPU."""
     shown = Table(Column("part (threads)", no_wrap=True), title=f"masks identical: {summary['identical']}")
-    for column in ("seconds", "CPU s", "peak MB", "faster", "less CPU"):
-        shown.add_column(column, justify="right")
+    for column in ("s", "CPU s", "peak MB", "faster", "less CPU"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for name, line in summary["lines"].items():
         numbers = [f"{line['seconds']:.3f}", f"{line['cpu']:.3f}", f"{line['peak_bytes'] / 1e6:,.0f}"]
         if name.startswith(("rank (", "mask")):
