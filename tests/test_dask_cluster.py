@@ -55,8 +55,8 @@ def running(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and two workers; yields the address and the workers' processes."""
     file = folder / "scheduler.json"
-    scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0",
-                 "--scheduler-file", str(file))  # fmt: skip
+    scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+                 "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file))  # fmt: skip
     worker = ("distributed.cli.dask_worker", "--scheduler-file", str(file), "--host", "127.0.0.1", "--nthreads", "1",
               "--dashboard-address", "127.0.0.1:0", "--no-nanny", "--local-directory", str(folder))  # fmt: skip
     with running(*scheduler) as manager:

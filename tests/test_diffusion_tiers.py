@@ -1,4 +1,4 @@
-"""Pooled statistics and raw tokens against hooks of the test's own, and the promise that keeping them changes nothing."""
+"""Pooled statistics and raw tokens against hooks of the test's own; keeping them changes nothing."""
 
 from __future__ import annotations
 
