@@ -104,6 +104,11 @@ class Common(BaseModel):
         return self.catalog
 
     @property
+    def catalog_name(self) -> str:
+        """What people call the catalog: its built-in name, or its file's."""
+        return self.catalog.rstrip("/").rpartition("/")[2].partition(".")[0]
+
+    @property
     def judge_path(self) -> Path:
         """The judge's folder."""
         return demo.JUDGE if self.judge == DEMO else Path(self.judge)

@@ -18,7 +18,7 @@ from flows.steps import Steps, at_once, tracked
 from flows.tabling import CatalogOutcome, reason, table_edits
 
 
-@flow(name="erase-catalog", flow_run_name="erase-catalog-{request.catalog}")
+@flow(name="erase-catalog", flow_run_name="erase-catalog-{request.catalog_name}")
 def erase_catalog(request: CatalogRequest) -> dict[str, Any]:
     """Erase every concept of a catalog; a rerun does what is missing. Fails at its end if a concept failed."""
     plan = make_catalog_plan(request)

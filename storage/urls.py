@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -244,6 +244,6 @@ def _resolved(pid: int, settings: Settings, environment: str) -> tuple[str, str,
         now = found.get_frozen_credentials()  # refreshes them when they are about to expire
         expires = getattr(found, "_expiry_time", None)
         return {"access_key_id": now.access_key, "secret_access_key": now.secret_key, "token": now.token,
-                "expires_at": expires}  # fmt: skip
+                "expires_at": expires and expires.astimezone(UTC)}  # fmt: skip  # obstore takes no other zone
 
     return client.meta.endpoint_url, client.meta.region_name or "us-east-1", credentials

@@ -138,11 +138,11 @@ def run_id(said: str) -> str:
 
 
 def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
-    """Returns when it is true; fails after so many seconds."""
+    """Returns when it is true; fails after so many seconds. It asks seldom: runs need the machine more."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
+        time.sleep(0.5)
 
 
 @contextmanager

@@ -131,7 +131,9 @@ class Seaweed:
         options = [f"-{part}.port={self.port + place}" for place, part in enumerate(PARTS)]
         options += [f"-{name}=false" for name in OFF] + [f"-s3.port.{name}=0" for name in ("iceberg", "lance")]
         options += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock", "-s3.config=s3.json"]
-        return [weed, "-logtostderr=true", "mini", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *options]
+        # Where there is Linux's setpriv, the server ends with the thread that started it, however that ends.
+        guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        return [*guard, weed, "-logtostderr=true", "mini", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *options]
 
     def _wait_until_ready(self) -> None:
         """An open port says too little: the first requests are refused, and PUT needs a volume that comes later."""

@@ -17,7 +17,7 @@ from tests.test_flows_resume import complete
 # A server, two workers, and processes that import torch: two to three minutes on two idle cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PAIRS = 16
+PAIRS = 12
 ENOUGH = 5  # prompts captured when a run is killed or cancelled
 POOLS = ("conceptprune", "conceptprune-gpu")
 KINDS = {"progress", "table", "markdown", "image"}
@@ -31,7 +31,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 @pytest.fixture(scope="module")
 def slow(case: Case) -> Path:
     """A catalog with more prompts and steps, so that a run can be stopped in the middle."""
-    text = CATALOG.replace("pairs = 3", f"pairs = {PAIRS}").replace("steps = 4", "steps = 20")
+    text = CATALOG.replace("pairs = 3", f"pairs = {PAIRS}").replace("steps = 4", "steps = 40")
+    text = text.replace("window = 3", "window = 40")
     path = case.folder / "slow.toml"
     path.write_text(text, "utf-8")
     return path

@@ -25,6 +25,13 @@ def executed(path: Path, **environment: str) -> nbformat.NotebookNode:
     return client.execute(env={**own, "OMP_NUM_THREADS": "2", **environment})
 
 
+@pytest.fixture(autouse=True)
+def no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel's history and sockets stay out of the user's home."""
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path_factory.mktemp("jupyter")))
+
+
 def pictures(notebook: nbformat.NotebookNode) -> int:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     return sum("image/png" in output.get("data", {}) for output in outputs)
@@ -43,6 +50,7 @@ def test_a_notebook_is_committed_as_source(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two runs, each about a minute on two idle cores
 def test_the_look_at_activations_runs_on_its_own_store_and_on_a_given_one(tmp_path: Path) -> None:
     path = FOLDER / "activations.ipynb"
     notebook = executed(path, TMPDIR=str(tmp_path))

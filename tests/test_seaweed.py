@@ -1,8 +1,11 @@
 """The S3 server of the tests, and the proxy before it: that they do what other tests take for granted."""
 
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import botocore.session
@@ -42,6 +45,11 @@ def proxied(s3_server, proxy):
 
 def get(client, place):
     return client.get_object(**place)["Body"].read()
+
+
+def listens(server):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", server.port)) == 0
 
 
 def refusal(call, **arguments):
@@ -172,6 +180,22 @@ def test_a_slow_reply(proxy, proxied, client, place):
     with pytest.raises(ReadTimeoutError):
         proxied.put_object(**place, Body=BODY)
     assert get(client, place) == BODY
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs Linux's setpriv")
+def test_it_ends_with_who_started_it(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.seaweed", "--folder", str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        next(process.stdout)
+        process.kill()
+    server = Seaweed(tmp_path)
+    deadline = time.monotonic() + 20
+    while listens(server) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not listens(server)
+    server.kill()  # removes its sockets from /tmp
 
 
 @pytest.mark.slow

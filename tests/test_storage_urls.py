@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle  # noqa: TID251  what dask sends to workers must be picklable; nothing from a store is unpickled
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cloudpickle
@@ -142,6 +144,24 @@ def test_a_profile_works_for_both_clients(
     monkeypatch.setenv(variable, "no-such-profile")
     with pytest.raises(ValueError, match=r"no-such-profile\) could not be found; name one of ~/.aws/config"):
         Root(s3_root).check()
+
+
+@pytest.mark.s3
+def test_credentials_that_expire_work_for_both_clients(
+    s3_root: str, s3_server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of roles and single sign-on do: here a profile's own process hands them out."""
+    document = {
+        "Version": 1, "AccessKeyId": s3_server.access_key, "SecretAccessKey": s3_server.secret_key,
+        "Expiration": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+    }  # fmt: skip
+    (tmp_path / "document.json").write_text(json.dumps(document), "utf-8")
+    (tmp_path / "config").write_text(f"[profile lent]\ncredential_process = cat {tmp_path}/document.json\n", "utf-8")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", "lent")
+    works(s3_root)
 
 
 @pytest.mark.s3
