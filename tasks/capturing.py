@@ -13,6 +13,7 @@ from storage.models import ModelStore
 from tasks.concepts.prompts import Prompt, PromptSet
 from tasks.copying import copy_captured
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
+from tasks.naming import ranges
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def store_model(root: str, model: ModelSpec, key: str, sites: list[NeuronSite], 
     return str(store.url)
 
 
-@task(name="lay-out", cache_policy=NO_CACHE)
+@task(name="lay-out", task_run_name="lay-out-{prompts.digest}", cache_policy=NO_CACHE)
 def lay_out(
     root: str,
     model: ModelSpec,
@@ -59,7 +60,12 @@ def lay_out(
     return pending
 
 
-@task(name="capture-batch", task_run_name="capture-{prompt_set}-{slots}", cache_policy=NO_CACHE, retries=1)
+def batch_name(parameters: dict[str, Any]) -> str:
+    """The name of a batch's task run."""
+    return f"capture-{parameters['prompt_set']}-{ranges(parameters['slots'])}"
+
+
+@task(name="capture-batch", task_run_name=batch_name, cache_policy=NO_CACHE, retries=1)
 def capture_batch(
     root: str,
     model: ModelSpec,
