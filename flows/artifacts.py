@@ -1,4 +1,4 @@
-"""What a run shows in Prefect's UI: progress, tables, markdown, a contact sheet. No prompts, no secrets."""
+"""What a run shows in Prefect's UI: progress, tables, markdown, pictures. No secrets; prompts only under pictures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def progress_artifacts() -> Iterator[None]:
             return
         if stage not in bars:
             bars[stage] = created(create_progress_artifact(0.0, key=key_of(stage), description=stage))
-        update_progress_artifact(bars[stage], 100 * done / total)
+        update_progress_artifact(bars[stage], 100 * done / total, description=f"{stage}: {done} of {total}")
 
     token = progress.set(show)
     try:
@@ -53,12 +53,15 @@ def progress_artifacts() -> Iterator[None]:
 def publish(outcome: Outcome) -> None:
     """Make the artifacts of an edit inside a running flow: its evaluation, its sites, its contact sheet."""
     done, total = outcome.pruned
-    table = [dict(zip(("what", "before", "after", "judgements"), row, strict=True)) for row in rows(outcome)]
-    create_table_artifact(table, key=f"{outcome.concept}-evaluation", description=f"edit {outcome.edit}")
-    create_markdown_artifact(_summary(outcome, done, total), key=f"{outcome.concept}-edit")
-    if outcome.sheet:
-        create_image_artifact(
-            image_preview(outcome.sheet), key=f"{outcome.concept}-sheet", description="before and after the edit"
+    edit = f"{outcome.concept}, edit {outcome.edit}"
+    judged = [(re.sub("^  ", "others: ", what), *shares) for what, *shares in rows(outcome)]
+    table = [dict(zip(("judged right", "before", "after", "judgements"), row, strict=True)) for row in judged]
+    if table:
+        create_table_artifact(table, key=f"{outcome.concept}-evaluation", description=edit)
+    create_markdown_artifact(_summary(outcome, done, total), key=f"{outcome.concept}-edit", description=edit)
+    if outcome.sheet:  # as markdown: beside an image artifact the UI writes its URL, which is the whole picture
+        create_markdown_artifact(
+            f"![before and after]({image_preview(outcome.sheet)})", key=f"{outcome.concept}-sheet", description=edit
         )
 
 
@@ -136,5 +139,5 @@ def _summary(outcome: Outcome, done: int, total: int) -> str:
     return (
         f"# {outcome.concept}\n\n{done:,} of {total:,} weights pruned ({done / total:.2%}): "
         f"{settings(outcome.manifest['prune'])}.\n\n"
-        f"Edit `{outcome.url}`\n\n| site | pruned | density |\n|---|---|---|\n{sites}\n"
+        f"Edit `{outcome.url}`\n\n| site | pruned | density |\n|---|--:|--:|\n{sites}\n"
     )

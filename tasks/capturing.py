@@ -60,12 +60,14 @@ def lay_out(
     return pending
 
 
-def batch_name(parameters: dict[str, Any]) -> str:
-    """The name of a batch's task run."""
+def _batch_name(parameters: dict[str, Any]) -> str:
     return f"capture-{parameters['prompt_set']}-{ranges(parameters['slots'])}"
 
 
-@task(name="capture-batch", task_run_name=batch_name, cache_policy=NO_CACHE, retries=1)
+BATCH_NAME: Any = _batch_name  # Prefect calls any function of `parameters`; its type asks for a class of its own
+
+
+@task(name="capture-batch", task_run_name=BATCH_NAME, cache_policy=NO_CACHE, retries=1)
 def capture_batch(
     root: str,
     model: ModelSpec,

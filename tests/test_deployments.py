@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PAIRS = 12
 ENOUGH = 5  # prompts captured when a run is killed or cancelled
 POOLS = ("conceptprune", "conceptprune-gpu")
-KINDS = {"progress", "table", "markdown", "image"}
+KINDS = {"progress", "table", "markdown"}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_watched_run_ends_with_its_edit_and_its_artifacts(server: Server, watc
     found = {artifact["key"]: artifact for artifact in server.find("artifacts") if artifact["key"]}
     assert {artifact["type"] for artifact in found.values()} == KINDS
     assert found["capture-target"]["data"] == 100
-    assert found["fox-sheet"]["data"].startswith("data:image/png;base64,")
+    assert found["fox-sheet"]["data"].startswith("![before and after](data:image/png;base64,")
     assert edit.name in found["fox-edit"]["data"]
 
 
