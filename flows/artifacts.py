@@ -68,13 +68,15 @@ def publish(outcome: Outcome) -> None:
 def publish_catalog(outcome: CatalogOutcome) -> None:
     """Make the table of a catalog's edits, and the list of those that failed, inside a running flow."""
     table = [
-        {"concept": row.concept, "k": row.sparsity, "t_hat": row.t_hat, "vote share": row.vote_share,
+        {"concept": row.concept, "k": row.sparsity, "t_hat": row.t_hat, "share": row.vote_share,
          "pruned": f"{row.density:.2%}", "erased": _change(row.concept_before, row.concept_after),
-         "others": _change(row.others_before, row.others_after), "seconds": row.seconds, "edit": row.edit}
+         "others": _change(row.others_before, row.others_after), "s": round(row.seconds), "edit": row.edit}
         for row in outcome.rows
     ]  # fmt: skip
-    table += [{"concept": slug, "failed": why} for slug, why in outcome.failed.items()]
     create_table_artifact(table, key=key_of(f"{outcome.name}-edits"), description=f"edits in {outcome.store}")
+    if outcome.failed:
+        failed = [{"concept": slug, "failed": why} for slug, why in outcome.failed.items()]
+        create_table_artifact(failed, key=key_of(f"{outcome.name}-failed"), description=f"{len(failed)} concepts")
 
 
 def publish_combined(outcome: Outcome) -> None:

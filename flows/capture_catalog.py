@@ -23,7 +23,7 @@ def capture_catalog(request: CatalogRequest, share: Share = 0, of: Of = 1) -> di
     """Capture one share of a catalog's prompt sets, those that unfinished concepts need. Edits are not made.
 
     Args:
-        request: The catalog, and how it is captured; the form of Prefect's UI shows these lines.
+        request: The catalog, and how it is captured.
         share: Which share to capture, from 0.
         of: How many shares there are.
     """

@@ -24,7 +24,9 @@ from tasks.ranking import rank_concept
 def erase_concept(request: Request, table: bool = True) -> dict[str, Any]:
     """Erase one concept of a catalog and show it; returns the edit's URL and report.
 
-    Without `table` the edit's row is left to the caller, who adds the rows of many edits at once.
+    Args:
+        request: What is to be erased, and how.
+        table: Whether the edit's row joins tables/edits; a run over a catalog adds the rows of all edits at once.
     """
     with progress_artifacts():
         outcome = erase(make_plan(request), Steps(tracked), table)

@@ -41,7 +41,7 @@ class Upkeep:
             raise RuntimeError(f"{len(self.damaged)} damaged in {self.store}. {'; '.join(self.damaged.values())}")
 
 
-@flow(name="maintain")
+@flow(name="maintain", flow_run_name="maintain")
 def maintain(request: MaintenanceRequest) -> dict[str, Any]:
     """Verify every edit of a store, and tidy up what was asked for. Fails at its end if something stays damaged."""
     with progress_artifacts():

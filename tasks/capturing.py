@@ -13,7 +13,7 @@ from storage.models import ModelStore
 from tasks.concepts.prompts import Prompt, PromptSet
 from tasks.copying import copy_captured
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
-from tasks.naming import ranges
+from tasks.naming import run_name
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +60,12 @@ def lay_out(
     return pending
 
 
-def _batch_name(parameters: dict[str, Any]) -> str:
-    return f"capture-{parameters['prompt_set']}-{ranges(parameters['slots'])}"
-
-
-BATCH_NAME: Any = _batch_name  # Prefect calls any function of `parameters`; its type asks for a class of its own
-
-
-@task(name="capture-batch", task_run_name=BATCH_NAME, cache_policy=NO_CACHE, retries=1)
+@task(
+    name="capture-batch",
+    task_run_name=run_name("capture-{prompt_set}-{slots}", "slots"),
+    cache_policy=NO_CACHE,
+    retries=1,
+)
 def capture_batch(
     root: str,
     model: ModelSpec,

@@ -18,6 +18,7 @@ from storage.roots import place_at
 from tasks.cuts import EvaluationPart
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
 from tasks.metrics.sheets import Pair, contact_sheet
+from tasks.naming import run_name
 
 SHEET_PAIRS = 10  # prompts shown a section
 PREVIEW_PIXELS = (1200, 1600)  # at most, width and height
@@ -29,7 +30,11 @@ def image_name(part: str, index: int, when: str) -> str:
     return f"images/{part}-{index:03d}-{when}.png"
 
 
-@task(name="evaluate-batch", task_run_name="evaluate-{part.concept}-{part.part}-{indices}", cache_policy=NO_CACHE)
+@task(
+    name="evaluate-batch",
+    task_run_name=run_name("evaluate-{part.concept}-{part.part}-{indices}", "indices"),
+    cache_policy=NO_CACHE,
+)
 def evaluate_batch(
     draft: EditDraft, model: ModelSpec, capture: CaptureSpec, part: EvaluationPart, judge: Path, indices: list[int]
 ) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def ranges(slots: Sequence[int]) -> str:
@@ -18,3 +19,16 @@ def ranges(slots: Sequence[int]) -> str:
         else:
             found.append([slot, slot])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+
+
+def run_name(template: str, slots: str) -> Any:
+    """A task_run_name: the template filled with the task's parameters, the one named `slots` as ranges.
+
+    >>> run_name("capture-{of}-{slots}", "slots")({"of": "fox", "slots": [0, 1, 2]})
+    'capture-fox-0-2'
+    """
+
+    def name(parameters: dict[str, Any]) -> str:
+        return template.format(**{**parameters, slots: ranges(parameters[slots])})
+
+    return name  # Prefect calls any function of `parameters`; its type asks for a class of its own

@@ -14,6 +14,7 @@ from storage.tier_arrays import Tokens
 from storage.tiers import TierStore
 from tasks.concepts.prompts import Prompt, PromptSet
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite, TierSpec
+from tasks.naming import run_name
 
 
 def captured_tokens(root: str, profile: str, sites: Sequence[NeuronSite]) -> dict[str, int] | None:
@@ -57,7 +58,12 @@ def lay_out_tier(
     return store.pending()
 
 
-@task(name="observe-batch", task_run_name="observe-{prompt_set}-{slots}", cache_policy=NO_CACHE, retries=1)
+@task(
+    name="observe-batch",
+    task_run_name=run_name("observe-{prompt_set}-{slots}", "slots"),
+    cache_policy=NO_CACHE,
+    retries=1,
+)
 def observe_batch(
     root: str,
     model: ModelSpec,
