@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -59,10 +58,8 @@ def publish(outcome: Outcome) -> None:
     if table:
         create_table_artifact(table, key=f"{outcome.concept}-evaluation", description=edit)
     create_markdown_artifact(_summary(outcome, done, total), key=f"{outcome.concept}-edit", description=edit)
-    if outcome.sheet:  # as markdown: beside an image artifact the UI writes its URL, which is the whole picture
-        create_markdown_artifact(
-            f"![before and after]({image_preview(outcome.sheet)})", key=f"{outcome.concept}-sheet", description=edit
-        )
+    if outcome.sheet:
+        _show_picture(outcome.sheet, "before and after", key=f"{outcome.concept}-sheet", description=edit)
 
 
 def publish_catalog(outcome: CatalogOutcome) -> None:
@@ -99,7 +96,7 @@ def publish_sweep(outcome: SweepOutcome) -> None:
     key = key_of(f"{outcome.concept}-sweep")
     create_table_artifact(table, key=key, description=outcome.why)
     for name, url in outcome.charts.items():
-        create_image_artifact(image_preview(url), key=f"{key}-{name}", description=f"{name} of sweep {outcome.sweep}")
+        _show_picture(url, name, key=f"{key}-{name}", description=f"{name} of sweep {outcome.sweep}")
 
 
 def publish_upkeep(found: Upkeep) -> None:
@@ -123,6 +120,11 @@ def created(artifact: Any) -> UUID:
     """The id of an artifact; Prefect's types leave it open whether it was awaited."""
     assert isinstance(artifact, UUID)
     return artifact
+
+
+def _show_picture(url: str, alt: str, key: str, description: str) -> None:
+    """A picture of the store, as markdown: beside an image artifact the UI writes its URL, the whole picture."""
+    create_markdown_artifact(f"![{alt}]({image_preview(url)})", key=key, description=description)
 
 
 def _change(before: float | None, after: float | None) -> str:

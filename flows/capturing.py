@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import randrange
 
 from flows.plan import Capture
-from flows.steps import NoLimit, Steps, at_once
-from flows.tabling import reason
+from flows.steps import NoLimit, Steps
 from storage import tables
 from storage.models import ModelStore
+from storage.parallel import at_once
 from tasks.capturing import capture_batch, lay_out, store_model
 from tasks.concepts.prompts import PromptSet
+from tasks.failures import reason
 
 TABLE = "captures"  # a row for each run that captured something: profile, device, machine, prompts, seconds
 
@@ -43,7 +44,7 @@ def capture_sets(plan: Capture, sets: Sequence[PromptSet], steps: Steps, batch: 
             except NoLimit:
                 raise  # the next set would find none either
             except Exception as error:
-                failed[prompts.digest] = reason(error)
+                failed[prompts.digest] = reason(error, label)
             steps.show("prompt sets", number, len(sets))
     return failed
 

@@ -10,8 +10,8 @@ from typing import Any
 from flows.capturing import seconds_a_prompt
 from flows.config import CatalogRequest
 from flows.plan import Capture, Plan, duration, plan_capture, plan_concept
-from flows.steps import at_once
 from storage.edits import CorruptEdit, Edit
+from storage.parallel import at_once
 from tasks.catalogs import load_catalog
 from tasks.concepts.catalog import Catalog
 from tasks.concepts.concept import Concept

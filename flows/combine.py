@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.artifacts import progress_artifacts, publish_combined
 from flows.outcome import Outcome
-from flows.steps import Steps, at_once, tracked
+from flows.steps import Steps, tracked
 from flows.tabling import table_edits
-from storage.edits import Edit, latest_edit, list_edits
+from storage.edits import Edit
+from storage.listing import latest_edit, list_edits
+from storage.parallel import at_once
 from tasks.combining import Combination, combine_masks, seal_combined
 from tasks.concepts.concept import SLUG
 

@@ -14,8 +14,10 @@ from flows.config import CatalogRequest
 from flows.erase_concept import erase, erase_concept
 from flows.plan import Plan
 from flows.sharing import share_out
-from flows.steps import Steps, at_once, tracked
-from flows.tabling import CatalogOutcome, reason, table_edits
+from flows.steps import Steps, tracked
+from flows.tabling import CatalogOutcome, table_edits
+from storage.parallel import at_once
+from tasks.failures import reason
 
 
 @flow(name="erase-catalog", flow_run_name="erase-catalog-{request.catalog_name}")
@@ -69,5 +71,5 @@ def erase_one(plan: Plan, steps: Steps) -> str | None:
     try:
         steps.part(erase_concept, (plan.request, False), lambda: erase(plan, Steps(), table=False))
     except Exception as error:
-        return reason(error)
+        return reason(error, plan.concept.slug)
     return None

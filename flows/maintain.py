@@ -12,10 +12,13 @@ from prefect import flow
 from flows.artifacts import progress_artifacts, publish_upkeep
 from flows.config import MaintenanceRequest
 from flows.steps import Steps, tracked
-from storage import upkeep
+from storage.listing import edit_places
 from storage.roots import Root
+from storage.upkeep import activation_stores
 from storage.zarrs import DamagedStore
+from tasks.maintaining import check_energies, delete_leftovers, delete_rankings, verify_edits
 
+CHUNK = 25  # edits a task: few enough for progress to show
 ABANDONED = timedelta(days=1)  # no writer keeps a draft so long
 
 
@@ -54,49 +57,37 @@ def maintain(request: MaintenanceRequest) -> dict[str, Any]:
 def look_after(request: MaintenanceRequest, steps: Steps) -> Upkeep:
     """The flow's body. Raises ValueError if the store cannot be used."""
     Root(request.store).check()
-    number, damaged = verify_edits(request.store, steps)
-    slots, broken = check_energies(request, steps) if request.energies != "skip" else ({}, {})
+    number, damaged = every_edit(request.store, steps)
+    slots, broken = every_energy(request, steps) if request.energies != "skip" else ({}, {})
     if request.energies == "check":
         broken |= {store: f"{store}: the energies of slots {', '.join(map(str, bad))} are damaged; maintain with "
                    "energies = reset, then capture again" for store, bad in slots.items()}  # fmt: skip
-    now, old = datetime.now(UTC), []
-    if request.rankings_days is not None:
-        for place in upkeep.old_rankings(request.store, now - timedelta(days=request.rankings_days)):
-            place.delete()
-            old.append(str(place))
-    left = upkeep.leftovers(request.store, now - ABANDONED) if request.leftovers else []
-    for path in left:
-        upkeep.remove_leftover(path)
+    now, days = datetime.now(UTC), request.rankings_days
+    old = [] if days is None else steps.call(delete_rankings, request.store, now - timedelta(days=days))
+    left = steps.call(delete_leftovers, request.store, now - ABANDONED) if request.leftovers else []
     reset = slots if request.energies == "reset" else {}
-    return Upkeep(request.store, number, {**damaged, **broken}, reset, old, list(map(str, left)))
+    return Upkeep(request.store, number, {**damaged, **broken}, reset, old, left)
 
 
-def verify_edits(store: str, steps: Steps) -> tuple[int, dict[str, str]]:
+def every_edit(store: str, steps: Steps) -> tuple[int, dict[str, str]]:
     """Read every published edit. Returns how many edits and pointers there are, and what is wrong with which."""
-    places = upkeep.edit_places(store)
-    damaged = {}
-    for number, (model, concept, edit) in enumerate(places):
-        steps.show("edits", number, len(places))
-        if why := upkeep.damage(store, model, concept, edit):
-            damaged[f"{model}/{concept}/{edit}"] = why
-    steps.show("edits", len(places), len(places))
-    return len(places), damaged
+    places = edit_places(store)
+    found = [why for chunk in steps.in_turn("edits", verify_edits, (store,), places, CHUNK) for why in chunk]
+    return len(places), {"/".join(place): why for place, why in zip(places, found, strict=True) if why}
 
 
-def check_energies(request: MaintenanceRequest, steps: Steps) -> tuple[dict[str, list[int]], dict[str, str]]:
+def every_energy(request: MaintenanceRequest, steps: Steps) -> tuple[dict[str, list[int]], dict[str, str]]:
     """Read all energies, and make damaged slots pending if so asked.
 
     Returns the damaged slots by store, and the stores of which not even that can be told, with the reason.
     """
-    stores = upkeep.activation_stores(request.store)
+    stores = activation_stores(request.store)
     slots: dict[str, list[int]] = {}
     broken: dict[str, str] = {}
     for number, store in enumerate(stores):
         steps.show("activations", number, len(stores))
         try:
-            bad = upkeep.damaged_slots(store)
-            for slot in bad if request.energies == "reset" else ():
-                store.reset(slot)
+            bad = steps.call(check_energies, store, request.energies == "reset")
         except DamagedStore as error:
             broken[store.url] = str(error)
         else:

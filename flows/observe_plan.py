@@ -12,7 +12,7 @@ from flows.capturing import seconds_a_prompt
 from flows.config import Request, Settings
 from flows.plan import Capture, duration, plan_capture
 from flows.specs import MAX_CALLS_A_STEP
-from flows.steps import at_once
+from storage.parallel import at_once
 from storage.tier_arrays import price
 from storage.tiers import TierStore
 from tasks.catalogs import load_catalog

@@ -11,12 +11,14 @@ from prefect import flow
 from flows.artifacts import progress_artifacts, publish_catalog
 from flows.config import CatalogRequest
 from flows.erase_concept import cut
-from flows.steps import Steps, at_once, tracked
+from flows.steps import Steps, tracked
 from flows.stored import evaluated, stored_cut
-from flows.tabling import CatalogOutcome, reason, table_edits
-from storage.edits import latest_edit, list_concepts
+from flows.tabling import CatalogOutcome, table_edits
+from storage.listing import latest_edit, list_concepts
+from storage.parallel import at_once
 from tasks.cuts import Cut
 from tasks.editing import cut_chunk
+from tasks.failures import reason
 
 CHUNK = 25  # concepts a task: seconds of work, and few enough for progress to show
 
@@ -95,5 +97,5 @@ def _cut_one(edit: Cut, batch: int, steps: Steps) -> str | None:
         if edit.draft.sealed() is None:
             cut(edit, batch, Steps(steps.call))
     except Exception as error:
-        return reason(error)
+        return reason(error, edit.slug)
     return None

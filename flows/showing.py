@@ -15,7 +15,8 @@ from flows.outcome import Outcome, rows
 from flows.steps import Progress as ShowProgress
 from flows.tabling import CatalogOutcome, parts, settings
 from storage.activations import ActivationStore
-from storage.edits import Edit, latest, list_edits, read_edit_at
+from storage.edits import Edit, latest, read_edit_at
+from storage.listing import list_edits
 
 BARS = 6  # that stay when they are full
 

@@ -6,20 +6,15 @@ The same body serves both.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from flows.config import Settings
 
-READERS = 8  # questions to the store that are asked at once
 LEASE = 120  # s; how long the slot of a run that was killed stays taken
-
-Asked = TypeVar("Asked")
-Found = TypeVar("Found")
 
 
 class Call(Protocol):
@@ -108,12 +103,6 @@ class Steps:
             out.append(self.call(task, *args, list(slots[start : start + size])))
             self.show(stage, min(start + size, len(slots)), len(slots))
         return out
-
-
-def at_once(ask: Callable[[Asked], Found], things: Iterable[Asked]) -> list[Found]:
-    """ask(thing) for every thing, some at a time: most of it is waiting for a store."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(ask, things))
 
 
 def _check_limit(name: str) -> None:

@@ -11,7 +11,7 @@ from flows.config import Common
 from flows.plan import plan_evaluation
 from flows.specs import check_branch, prune_spec
 from storage.activations import ActivationStore
-from storage.edits import latest_edit
+from storage.listing import latest_edit
 from storage.models import ModelStore
 from tasks.catalogs import load_catalog
 from tasks.checking import check_candidates, check_model

@@ -9,10 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from flows.outcome import Outcome
-from flows.steps import at_once
 from storage import tables
 from storage.edits import Edit
-from storage.urls import explain
+from storage.parallel import at_once
 
 TABLE = "edits"
 
@@ -136,12 +135,6 @@ class ConceptsFailed(RuntimeError):
         number = len(outcome.failed)
         super().__init__(f"{number} of {number + len(outcome.rows)} concepts failed. {reasons}")
         self.outcome = outcome
-
-
-def reason(error: BaseException) -> str:
-    """An error in a sentence for people; its traceback is in the log of the run."""
-    sentence = explain(error) or str(error) or type(error).__name__
-    return sentence if isinstance(error, ValueError) else f"{type(error).__name__}: {sentence}"
 
 
 def table_edits(store: str, edits: Sequence[Edit]) -> list[EditRow]:

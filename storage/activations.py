@@ -17,8 +17,7 @@ metadata, workers write whole chunks of their own prompts, so neither ever waits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -29,9 +28,10 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from storage import zarrs
-from storage.blocks import lazy_energy
+from storage.blocks import lazy_array
 from storage.energies import DIMS, add_coordinates, add_site, checked
 from storage.names import digest
+from storage.parallel import at_once
 from storage.places import SEAL
 from storage.roots import Root, RootLike
 from tasks.concepts.prompts import Prompt
@@ -39,7 +39,6 @@ from tasks.diffusion.spec import NeuronSite
 
 SCHEMA = "conceptprune-activations"
 SCHEMA_VERSION = 1
-WRITERS = 8  # requests at once, for the sites of a prompt
 
 
 class ActivationStore:
@@ -124,7 +123,9 @@ class ActivationStore:
             store: Any = zarrs.open_group(self.path).store  # which raises for a missing chunk
             with xr.open_dataset(store, engine="zarr", consolidated=False, chunks=None) as root:
                 coords = root.coords.to_dataset().load().coords
-        data = lazy_energy(self.path, site, coords["prompt"].values.tolist(), node.shape)
+        remedy = "ActivationStore.reset(slot) makes it pending, then capture again"
+        prompts = coords["prompt"].values.tolist()
+        data = lazy_array(self.path, f"{site}/energy", node, f"site {site}", remedy, prompts)
         return xr.DataArray(data, coords, DIMS, name="energy", attrs=node.attrs.asdict())
 
     def check_complete(self) -> None:
@@ -184,7 +185,7 @@ class ActivationStore:
         source, writer = other._arrays(), self._arrays(writable=True)
         for slot, old in slots.items():
             with other._reading(f"slot {old}"):
-                read = _at_once(partial(_slot, source, old), source)
+                read = at_once(partial(_slot, source, old), source)
             energies: dict[str, NDArray[np.float32]] = dict(zip(source, read, strict=True))
             tokens = {name: round(float(energy[0, 0].sum(dtype=np.float64))) for name, energy in energies.items()}
             self._put(slot, writer, energies, tokens)
@@ -198,7 +199,7 @@ class ActivationStore:
         """Every site's energies."""
         group = zarrs.open_group(self.path, writable)
         names = zarrs.attributes(group)["sites"]
-        return dict(zip(names, _at_once(lambda name: zarrs.array(group, f"{name}/energy"), names), strict=True))
+        return dict(zip(names, at_once(lambda name: zarrs.array(group, f"{name}/energy"), names), strict=True))
 
     def _put(
         self,
@@ -216,7 +217,7 @@ class ActivationStore:
         sound = {name: checked(name, energies[name], arrays[name].shape[1:], tokens) for name in arrays}
         if complete[slot] == 1:
             return
-        _at_once(lambda name: arrays[name].__setitem__(slot, sound[name]), arrays)
+        at_once(lambda name: arrays[name].__setitem__(slot, sound[name]), arrays)
         complete[slot] = 1
 
     def _complete(self, group: zarr.Group | None = None) -> zarr.Array[Any]:
@@ -245,9 +246,3 @@ def captured_sets(root: RootLike, profile: str) -> list[str]:
 
 def _slot(arrays: Mapping[str, zarr.Array[Any]], slot: int, name: str) -> NDArray[np.float32]:
     return np.asarray(arrays[name][slot], np.float32)
-
-
-def _at_once(request: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
-    """request(name) for every name, some at a time: an object store answers one as slowly as many."""
-    with ThreadPoolExecutor(WRITERS) as pool:
-        return list(pool.map(request, names))

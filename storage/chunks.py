@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -11,7 +12,9 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import WrapperStore
 
 from storage.places import SEAL
-from storage.urls import ATTEMPTS, broke_off, bucket_store, split
+from storage.urls import ATTEMPTS, SettingsError, broke_off, bucket_store, split
+
+_users: list[int] = []  # the process that used a client first: in a fork of it, every request would wait for ever
 
 
 class ChunkStore(Store):
@@ -105,8 +108,14 @@ class ChunkStore(Store):
 
     @property
     def _bucket(self) -> Store:
+        if os.getpid() not in (_users or [os.getpid()]):
+            raise SettingsError(
+                f"{self.url} was asked for in a fork of a process that had used the object store before; start worker "
+                "processes with the spawn or forkserver method"
+            )
         if self._client is None:
             self._client = bucket_store(self.url)
+            _users.append(os.getpid())
         return self._client
 
 

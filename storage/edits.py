@@ -16,12 +16,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +27,13 @@ from numpy.typing import NDArray
 from storage import tensors
 from storage.masks import unpack_masks
 from storage.names import canonical_json, escape, sha256
+from storage.parallel import at_once
 from storage.places import Place
 from storage.pointers import move_pointer, read_pointer
 from storage.roots import Root, RootLike, place_at
 
 FORMAT = "conceptprune-edit"
 MANIFEST, MASK, DELTA = "manifest.json", "mask.safetensors", "delta.safetensors"
-READERS = 8  # files of an edit that are verified at once
 EDIT_ID = re.compile(r"[0-9a-f]{8,64}")  # a digest; never "refs"
 FIELDS = ("concept", "created", "edit", "files", "format", "model", "profile", "prompt_sets", "prune", "versions")
 
@@ -78,10 +76,9 @@ class Edit:
 
     def verify(self) -> None:
         """Reads every file, in pieces. Raises CorruptEdit at the first that is missing or wrong."""
-        with ThreadPoolExecutor(READERS) as pool:
-            names = list(self.manifest["files"])
-            for name, found in zip(names, pool.map(lambda n: edit_file(self.path, n).sha256(), names), strict=True):
-                self._check(name, found)
+        names = list(self.manifest["files"])
+        for name, found in zip(names, at_once(lambda name: edit_file(self.path, name).sha256(), names), strict=True):
+            self._check(name, found)
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """{site: mask [out, in]}, True = prune. Raises CorruptEdit."""
@@ -137,8 +134,8 @@ def seal_edit(folder: Place, concept: str, names: Sequence[str], manifest_fields
     _check_fields(manifest_fields)
     if (folder / MANIFEST).exists():
         return _read(folder)
-    with ThreadPoolExecutor(READERS) as pool:  # what is there counts: of a report, the first writer's is as good
-        found = list(pool.map(lambda name: edit_file(folder, name).sha256(), names))
+    # What is there counts: of a report, the first writer's is as good.
+    found = at_once(lambda name: edit_file(folder, name).sha256(), names)
     if missing := [name for name, hashed in zip(names, found, strict=True) if hashed is None]:
         raise ValueError(f"{folder} lacks {', '.join(missing)}, which its manifest would name; run again")
     files = {name: {"sha256": hashed[0], "size": hashed[1]}
@@ -178,40 +175,6 @@ def latest(root: RootLike, model: str, concept: str) -> str | None:
     """The digest of the edit that the pointer names; None if there is no pointer. Raises ValueError if damaged."""
     pointer = read_pointer(_pointer_path(root, model, concept))
     return None if pointer is None else str(pointer["edit"])
-
-
-def list_edits(root: RootLike, model: str | None = None, concept: str | None = None) -> list[Edit]:
-    """The published edits, of all models and concepts unless told, oldest first. Raises CorruptEdit."""
-    folder = Root(root).path("edits")
-    found = [
-        folder / own / slug / edit
-        for own in ([escape(model)] if model is not None else folder.folders())
-        for slug in ([escape(concept)] if concept is not None else (folder / own).folders())
-        for edit in (folder / own / slug).folders()
-        if EDIT_ID.fullmatch(edit)
-    ]
-    with ThreadPoolExecutor(READERS) as pool:
-        published = pool.map(lambda place: _read(place) if (place / MANIFEST).exists() else None, found)
-        edits = [edit for edit in published if edit is not None]
-    return sorted(edits, key=lambda edit: (str(edit.manifest["created"]), str(edit.path)))
-
-
-def list_concepts(root: RootLike) -> list[str]:
-    """The slugs of the concepts that have edits, of any model."""
-    folder = Root(root).path("edits")
-    return sorted({unquote(slug) for model in folder.folders() for slug in (folder / model).folders()})
-
-
-def latest_edit(root: RootLike, concept: str) -> Edit | None:
-    """The edit of a concept that counts: the one that the newest model's pointer names; None if there is no edit.
-
-    Raises CorruptEdit.
-    """
-    models = Root(root).path("edits").folders()
-    pointers = [(unquote(model), latest(root, unquote(model), concept)) for model in models]
-    edits = [read_edit(root, model, concept, edit) for model, edit in pointers if edit is not None]
-    edits = edits or list_edits(root, concept=concept)  # a run that was killed before it moved the pointer
-    return max(edits, key=lambda edit: str(edit.manifest["created"]), default=None)
 
 
 def edit_folder(root: RootLike, model: str, concept: str, edit: str) -> Place:

@@ -11,25 +11,20 @@ and every variable carries all its labels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
 
 from storage import activations, tiers, zarrs
-from storage.blocks import from_array
-from storage.places import Place
+from storage.blocks import lazy_array
+from storage.parallel import at_once
 from storage.roots import RootLike, place_at
 from storage.tier_arrays import VARIABLES
 
-READERS = 8  # questions to the store at once
+DAMAGED = "make it pending with the store's reset(slot), then run the same command again"
 LABELS = {"prompt": "prompt", "text": "prompt", "seed": "prompt", "complete": "prompt", "step": "step",
           "timestep": "step", "branch": "branch"}  # fmt: skip
 
@@ -64,9 +59,9 @@ def _open(url: RootLike, schema: str, version: int) -> xr.DataTree:
         raise ValueError(f"{path} is of schema {facts.get('schema')}, not {schema} {version}; give another URL")
     variables = [variable.name for variable in VARIABLES[facts["kind"]]] if "kind" in facts else ["energy"]
     remedy = "delete the store and run the same command again"
-    with zarrs.reading(f"{path}: its list of prompts and steps", remedy), ThreadPoolExecutor(READERS) as pool:
-        read = dict(zip(LABELS, pool.map(lambda name: zarrs.read_all(group, name), LABELS), strict=True))
-        found = list(pool.map(lambda name: _nodes(group, name, variables), facts["sites"]))
+    with zarrs.reading(f"{path}: its list of prompts and steps", remedy):
+        read = dict(zip(LABELS, at_once(lambda name: zarrs.read_all(group, name), LABELS), strict=True))
+        found = at_once(lambda name: _nodes(group, name, variables), facts["sites"])
     labels = {name: (dim, read[name]) for name, dim in LABELS.items() if name != "complete"}
     pending = frozenset(np.flatnonzero(read["complete"] != 1).tolist())
     prompts = tuple(str(name) for name in read["prompt"])
@@ -74,8 +69,8 @@ def _open(url: RootLike, schema: str, version: int) -> xr.DataTree:
     for name, (attrs, nodes) in zip(facts["sites"], found, strict=True):
         data = {}
         for node in nodes:
-            blocks = _Blocks(path, f"{name}/{node.basename}", prompts, pending, node.shape, node.dtype)
-            lazy = from_array(blocks, chunks=node.chunks, meta=np.empty((0,) * node.ndim, node.dtype))
+            array = f"{name}/{node.basename}"
+            lazy = lazy_array(path, array, node, array, DAMAGED, prompts, pending)
             data[node.basename] = (_dims(node), lazy, node.attrs.asdict())
         tree[name] = xr.Dataset(data, {**labels, **_own_labels(attrs, data)}, attrs)
     return xr.DataTree.from_dict(tree)
@@ -100,34 +95,3 @@ def _own_labels(attrs: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, 
         if attrs["grid"]:
             own["y"], own["x"] = (("token", where) for where in np.unravel_index(own["token"][1], attrs["grid"]))
     return own
-
-
-@lru_cache(maxsize=1024)
-def _opened(path: Place, array: str, process: int) -> zarr.Array[Any]:
-    """An array for reading: its metadata never changes, and reading it for every chunk would take as long."""
-    return zarrs.array(zarrs.open_group(path), array)
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """What dask takes for an array; only paths and names travel to workers."""
-
-    path: Place
-    array: str  # its path in the store
-    prompts: tuple[str, ...]
-    pending: frozenset[int]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        slots = np.atleast_1d(np.arange(len(self.prompts))[key[0]]).tolist()
-        if not self.pending.isdisjoint(slots):  # a chunk is of one prompt
-            return np.array(np.broadcast_to(self.dtype.type(np.nan), self.shape)[key])
-        which = ", ".join(f"{slot} ({self.prompts[slot]})" for slot in slots)
-        remedy = "make it pending with the store's reset(slot), then run the same command again"
-        with zarrs.reading(f"{self.path}: {self.array}, prompt {which},", remedy):
-            return np.asarray(_opened(self.path, self.array, os.getpid())[key])

@@ -20,16 +20,16 @@ crc32c and nothing else. One planner writes all metadata, workers write whole ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from storage import zarrs
 from storage.energies import add_coordinates
 from storage.names import digest
+from storage.parallel import at_once
 from storage.places import SEAL
 from storage.roots import Root, RootLike
 from storage.tier_arrays import VARIABLES, Tokens, add_site, checked, site_attributes
@@ -38,7 +38,6 @@ from tasks.diffusion.spec import NeuronSite, TierSpec
 
 SCHEMA = "conceptprune-tier"
 SCHEMA_VERSION = 1
-WRITERS = 8  # requests at once, for the arrays of a prompt
 
 
 class TierStore:
@@ -145,11 +144,7 @@ class TierStore:
         if complete[slot] == 1:
             return
 
-        def put(array: zarr.Array[Any], own: NDArray[Any]) -> None:
-            array[slot] = own
-
-        with ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(put, arrays, sound))
+        at_once(lambda pair: pair[0].__setitem__(slot, pair[1]), zip(arrays, sound, strict=True))
         complete[slot] = 1
 
     def reset(self, slot: int) -> None:

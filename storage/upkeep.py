@@ -13,25 +13,12 @@ import numpy as np
 
 from storage import zarrs
 from storage.activations import ActivationStore, captured_sets
-from storage.edits import EDIT_ID, MANIFEST, read_edit
+from storage.edits import read_edit
 from storage.local import LocalPlace
 from storage.places import SEAL, Place
 from storage.roots import Root, RootLike
 
 KINDS = ("models", "activations", "rankings", "edits", "tables")  # the folders of a root
-
-
-def edit_places(root: RootLike) -> list[tuple[str, str, str]]:
-    """(model, concept, edit) of every published edit, damaged or not; of a pointer too, with "latest" for the edit."""
-    found = []
-    folder = Root(root).path("edits")
-    for model in folder.folders():
-        for slug in (folder / model).folders():
-            place = folder / model / slug
-            edits = [name for name in place.folders() if EDIT_ID.fullmatch(name) and (place / name / MANIFEST).exists()]
-            pointed = ["latest"] if (place / "refs" / "latest.json").exists() else []
-            found += [(unquote(model), unquote(slug), edit) for edit in [*edits, *pointed]]
-    return found
 
 
 def damage(root: RootLike, model: str, concept: str, edit: str) -> str | None:

@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.models import ModelStore
 from tasks.cuts import Cut
 from tasks.dask_client import dask_scheduler
+from tasks.failures import reason
 from tasks.pruning.masks import candidates, mask
 from tasks.pruning.rankings import Ranking
 from tasks.ranking import compute, rank
@@ -92,5 +93,5 @@ def _cut_alone(cut: Cut) -> str | None:
             seal(cut, write_mask(cut), None, {})
         cut.draft.point()
     except Exception as error:
-        return f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+        return reason(error, cut.slug)
     return None

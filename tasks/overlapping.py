@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
-from storage.edits import Edit, latest, list_concepts, read_edit
+from storage.edits import Edit, latest, read_edit
+from storage.listing import list_concepts
+from storage.parallel import at_once
 from tasks.metrics import concept_charts as charts
 from tasks.plot_data import Plots, Source
 from tasks.pruning.masks import Bools, candidates
 from tasks.pruning.stability import iou, overall_iou, step_iou
 
 OTHERS = 20  # concepts to compare with, the most recent
-READERS = 8  # questions to the store at once
 
 
 def plot_overlaps(source: Source, masks: Mapping[str, Bools], plots: Plots) -> None:
@@ -89,9 +89,8 @@ def _others(source: Source, plots: Plots) -> list[Edit]:
         edit = latest(source.store, model, slug)
         return None if edit is None else read_edit(source.store, model, slug, edit)
 
-    with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(newest, [slug for slug in list_concepts(source.store) if slug != concept])
-        edits = [edit for edit in found if edit is not None and "combined" not in edit.manifest["prune"]]
+    found = at_once(newest, [slug for slug in list_concepts(source.store) if slug != concept])
+    edits = [edit for edit in found if edit is not None and "combined" not in edit.manifest["prune"]]
     edits.sort(key=lambda edit: (str(edit.manifest["created"]), edit.concept), reverse=True)
     if len(edits) > OTHERS:
         plots.notes.append(f"compared with the {OTHERS} most recent of {len(edits)} other concepts")

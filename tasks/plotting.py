@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from storage.edits import latest_edit
+from storage.listing import latest_edit
 from storage.models import ModelStore
 from tasks.dask_client import dask_scheduler
 from tasks.metrics import concept_charts as charts

@@ -34,7 +34,7 @@ os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 
 # No deadline: the first example may compile the kernel (2-4 s).
 settings.register_profile("local", max_examples=25, deadline=None)
-settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

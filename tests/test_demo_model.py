@@ -1,6 +1,8 @@
 """The bundled model: what ships, and that the main path computes on it what DESIGN's method says."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from tasks.diffusion.sites import linear
 from tasks.diffusion.spec import CaptureSpec
 from tests.demo_masks import CONCEPTS, GOLDEN, TOLERANCE, cut, jaccard, machine
 
+OTHERS = [concept for concept in CONCEPTS if concept != "fox"]
 SPEC = CaptureSpec(steps=4, guidance=4.0)
 
 
@@ -31,8 +34,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def edits(store: Path) -> dict[str, Edit]:
-    return {concept: cut(concept, store) for concept in CONCEPTS}
+def edit(store: Path) -> Callable[[str], Edit]:
+    """A concept's edit, made when it is first asked for: each takes 20 s or more."""
+    return cache(lambda concept: cut(concept, store))
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,9 @@ def test_every_word_of_the_catalog_is_in_the_vocabulary(pipe: pipelines.Any) -> 
 
 
 def test_stored_energies_equal_a_naive_recomputation_from_raw_activations(
-    pipe: pipelines.Any, edits: dict[str, Edit], store: Path
+    pipe: pipelines.Any, edit: Callable[[str], Edit], store: Path
 ) -> None:
+    edit("fox")
     plan = make_plan(Request(concept="fox", store=str(store), evaluate=False))
     site = read_sites(demo.MODEL, ("ffn",))[3]
     raw: list[np.ndarray] = []
@@ -90,20 +95,21 @@ def test_observing_changes_no_bit_of_the_image(pipe: pipelines.Any) -> None:
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
-def test_batch_size_changes_no_mask(edits: dict[str, Edit], tmp_path: Path) -> None:
+@pytest.mark.slow  # another capture
+def test_batch_size_changes_no_mask(edit: Callable[[str], Edit], tmp_path: Path) -> None:
     for site, mask in cut("fox", tmp_path, batch=7).masks().items():
-        assert np.array_equal(mask, edits["fox"].masks()[site]), site
+        assert np.array_equal(mask, edit("fox").masks()[site]), site
 
 
-@pytest.mark.parametrize("concept", CONCEPTS)
-def test_golden_masks(edits: dict[str, Edit], concept: str) -> None:
+@pytest.mark.parametrize("concept", ["fox", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+def test_golden_masks(edit: Callable[[str], Edit], concept: str) -> None:
     golden = (GOLDEN / f"{concept}.mask.safetensors").read_bytes()
     if json.loads((GOLDEN / "machine.json").read_text()) == machine():
-        expected, got = (tensors.decode(data)[0] for data in (golden, edits[concept].read("mask.safetensors")))
+        expected, got = (tensors.decode(data)[0] for data in (golden, edit(concept).read("mask.safetensors")))
         assert {name: value.tobytes() for name, value in got.items()} == {n: v.tobytes() for n, v in expected.items()}
     masks = unpack_masks(*tensors.decode(golden))
-    assert set(masks) == set(edits[concept].masks())
-    for site, mask in edits[concept].masks().items():
+    assert set(masks) == set(edit(concept).masks())
+    for site, mask in edit(concept).masks().items():
         assert jaccard(mask, masks[site]) >= TOLERANCE, site
 
 

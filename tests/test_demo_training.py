@@ -58,6 +58,7 @@ def test_only_a_phase_with_a_leak_batch_measures_the_leak(
     assert all(gradient.abs().max() == 0 for name, gradient in gradients.items() if name.endswith("ff.net.2.weight"))
 
 
+@pytest.mark.slow  # 18 s of training
 def test_a_training_that_stopped_ends_as_one_that_did_not(
     vae: AutoencoderTiny, pictures: np.ndarray, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from flows.showing import describe
 from flows.steps import Steps
 from flows.stored import stored_cut
 from storage import tables
-from storage.edits import latest_edit, list_edits
+from storage.listing import latest_edit, list_edits
 from tasks.applying import with_edit
 from tasks.diffusion import pipelines
 from tests import erase_cases, oracle, tiny

@@ -29,7 +29,7 @@ from flows.sweep import SweepRequest, plan_sweep, sweep_all
 from flows.sweep_outcome import SweepOutcome, SweepPoint, choose, harmonic, spread, sweep_of
 from flows.tabling import EditRow
 from storage import tables
-from storage.edits import latest_edit, list_edits
+from storage.listing import latest_edit, list_edits
 from tests import erase_cases
 from tests.erase_cases import CATALOG, ROOT, Case, files
 from tests.test_flows_cli import cli, refused

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage import upkeep
+from storage.listing import edit_places
 from tests import erase_cases
 from tests.erase_cases import ROOT
 from tests.test_flows_resume import complete
@@ -33,6 +34,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow  # two processes that import torch, one more catalog
 @pytest.mark.timeout(600)
 def test_two_runs_of_a_catalog_at_once(tmp_path: Path) -> None:
     case, store = erase_cases.build(tmp_path), tmp_path / "store"
@@ -62,7 +64,7 @@ def test_two_runs_of_a_catalog_at_once(tmp_path: Path) -> None:
     assert computed[1]
     edits = list(store.glob("edits/*/*/*/manifest.json"))
     assert sorted(erase_cases.manifest(edit.parent)["concept"] for edit in edits) == ["apple", "fox", "photo", "rose"]
-    places = upkeep.edit_places(store)
+    places = edit_places(store)
     assert len(places) == 8  # an edit and a pointer each
     assert [upkeep.damage(store, *place) for place in places] == [None] * 8
     assert not any(upkeep.damaged_slots(found) for found in upkeep.activation_stores(store))

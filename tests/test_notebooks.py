@@ -10,7 +10,7 @@ import nbclient
 import nbformat
 import pytest
 
-from storage.edits import latest_edit
+from storage.listing import latest_edit
 from tests.erase_cases import ROOT, files
 
 FOLDER = ROOT / "docs" / "notebooks"

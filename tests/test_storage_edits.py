@@ -16,13 +16,12 @@ from storage.edits import (
     CorruptEdit,
     Edit,
     latest,
-    latest_edit,
-    list_edits,
     point,
     read_edit,
     read_edit_at,
     write_edit,
 )
+from storage.listing import latest_edit, list_edits
 from storage.masks import encode_masks, write_deltas
 from storage.names import canonical_json
 from storage.roots import Root

@@ -263,6 +263,29 @@ def test_what_others_write_is_seen_at_once(s3_root: str, s3_server: Seaweed) -> 
     assert zarr.open_group(store.path.store(), mode="r", use_consolidated=False).attrs["new"] == 1
 
 
+FORKED = """
+import os, sys
+from tests.activation_cases import *
+store = planned({root!r})  # the object store is used before the fork
+if os.fork() == 0:
+    try:
+        ActivationStore({root!r}, "profile", "child").attributes() if {new} else store.pending()
+    except RuntimeError as error:
+        print(error, flush=True)
+        os._exit(0)
+    os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("new", [True, False], ids=["a new store", "the parent's"])
+def test_a_fork_of_a_process_that_used_the_object_store_is_told_so(s3_root: str, new: bool) -> None:
+    done = run(FORKED.format(root=s3_root, new=new))
+    assert done.returncode == 0, done.stderr
+    assert "in a fork of a process that had used the object store before; start worker processes with" in done.stdout
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """20 MB, which go up in 3 parts."""

@@ -108,7 +108,7 @@ def test_a_writer_that_is_cut_off_leaves_its_prompt_pending(
 
     with monkeypatch.context() as dying:
         dying.setattr(zarr.Array, "__setitem__", mortal)
-        dying.setattr("storage.tiers.WRITERS", 1)
+        dying.setattr("storage.parallel.REQUESTS", 1)
         with pytest.raises(KeyboardInterrupt):
             store.write(0, values(kind, 0))
     assert store.pending() == [0, 1, 2]

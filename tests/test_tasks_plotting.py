@@ -21,7 +21,7 @@ from flows.erase_concept import erase
 from flows.plan import make_plan
 from flows.rethreshold import cut_all, plan_cuts
 from flows.steps import Steps
-from storage.edits import latest_edit
+from storage.listing import latest_edit
 from tasks import overlapping, plotting
 from tasks.metrics import concept_charts
 from tasks.plotting import plot_concept
