@@ -43,9 +43,8 @@ def test_what_was_foreseen_is_a_sentence_and_no_more(error: Exception, said: str
 
 
 def test_what_nobody_foresaw_is_logged_with_where_it_happened(log: list[logging.LogRecord]) -> None:
-    try:
-        raise ZeroDivisionError("division by zero")
-    except ZeroDivisionError as error:
-        assert reason(error, "fox") == "ZeroDivisionError: division by zero"
+    with pytest.raises(ZeroDivisionError) as raised:
+        _ = 1 / 0
+    assert reason(raised.value, "fox") == "ZeroDivisionError: division by zero"
     assert [record.getMessage() for record in log] == ["fox failed"]
     assert "test_tasks_failures.py" in logging.Formatter().format(log[0])
