@@ -1,4 +1,4 @@
-"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, observe, show."""
+"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, observe, maintain, show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from flows import commands_observe, commands_sweep
+from flows import commands_maintain, commands_observe, commands_sweep
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
 from flows.config import CatalogRequest, Request, Settings
@@ -112,6 +112,7 @@ def catalog_erase(
     vote_share: o.VoteShare = None,
     branch: o.Branch = None,
     evaluate: o.Evaluate = True,
+    workers: o.Workers = None,
     as_json: o.Json = False,
     no_prefect: o.NoPrefect = False,
 ) -> None:
@@ -122,7 +123,7 @@ def catalog_erase(
     options = dict(
         catalog=file, concepts=_slugs(concepts), store=store, model=model, revision=revision, judge=judge,
         device=device, dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size,
-        sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate,
+        sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate, workers=workers,
     )  # fmt: skip
     from flows import erasing, showing
 
@@ -173,6 +174,7 @@ def rethreshold(
 app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)
+app.command()(commands_maintain.maintain)
 
 
 @app.command()

@@ -15,13 +15,15 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 from flows import combine as combine_flow
 from flows import erase_catalog as catalog_flow
 from flows import erase_concept as erase_flow
+from flows import maintain as maintain_flow
 from flows import observe as observe_flow
 from flows import rethreshold as rethreshold_flow
 from flows import sweep as sweep_flow
 from flows.capturing import seconds_a_prompt
 from flows.catalog_plan import CatalogPlan, make_catalog_plan
 from flows.combine import CombineRequest
-from flows.config import CatalogRequest, Request
+from flows.config import CatalogRequest, MaintenanceRequest, Request
+from flows.maintain import StoreDamaged, Upkeep
 from flows.observe_plan import ObserveRequest, make_observation
 from flows.outcome import Outcome
 from flows.plan import make_plan
@@ -31,6 +33,7 @@ from flows.sweep import SweepRequest
 from flows.sweep_outcome import SweepOutcome, sweep_of
 from flows.tabling import CatalogOutcome, ConceptsFailed, outcome_of
 from storage.edits import read_edit_at
+from storage.roots import Root
 
 Result = TypeVar("Result")
 
@@ -103,6 +106,19 @@ def observe(request: ObserveRequest, no_prefect: bool) -> dict[str, Any]:
         lambda: observe_flow.observe_concept(request),
         no_prefect,
     )
+
+
+def maintain(request: MaintenanceRequest, no_prefect: bool) -> Upkeep:
+    """Look after a store. Raises ValueError if it cannot be used, before a server starts."""
+    Root(request.store).check()
+
+    def tracked() -> Upkeep:
+        try:
+            return Upkeep(**maintain_flow.maintain(request))
+        except StoreDamaged as error:
+            return error.found
+
+    return _run(lambda: maintain_flow.look_after(request, Steps()), tracked, no_prefect)
 
 
 def say(line: str) -> None:

@@ -39,9 +39,22 @@ class Upkeep:
                 "rankings": list(self.rankings), "leftovers": list(self.leftovers)}  # fmt: skip
 
     def check(self) -> None:
-        """Raises RuntimeError if something is damaged and was not put right."""
+        """Raises StoreDamaged if something is damaged and was not put right."""
         if self.damaged:
-            raise RuntimeError(f"{len(self.damaged)} damaged in {self.store}. {'; '.join(self.damaged.values())}")
+            raise StoreDamaged(self)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something stays damaged."""
+        return bool(self.damaged)
+
+
+class StoreDamaged(RuntimeError):
+    """Something in a store is damaged and was not put right."""
+
+    def __init__(self, found: Upkeep) -> None:
+        super().__init__(f"{len(found.damaged)} damaged in {found.store}. {'; '.join(found.damaged.values())}")
+        self.found = found
 
 
 @flow(name="maintain", flow_run_name="maintain")

@@ -68,6 +68,13 @@ Plots = Annotated[
 Only = Annotated[
     str | None, typer.Option("--concepts", help="Only these slugs, by commas. \\[default: all of the catalog]")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Share the capture out to as many runs of the deployment that CONCEPTPRUNE_CAPTURE_DEPLOYMENT names. "
+        "\\[default: 0, this run captures]"
+    ),
+]
 EveryConcept = Annotated[bool, typer.Option("--all", help="Every concept that the store knows.")]
 CatalogArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="Path or URL of a TOML, CSV or Parquet file, or a built-in name.")

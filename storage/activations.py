@@ -30,31 +30,23 @@ from numpy.typing import ArrayLike, NDArray
 from storage import zarrs
 from storage.blocks import lazy_array
 from storage.energies import DIMS, add_coordinates, add_site, checked
-from storage.names import digest
 from storage.parallel import at_once
-from storage.places import SEAL
+from storage.prompt_stores import PromptStore
 from storage.roots import Root, RootLike
 from tasks.concepts.prompts import Prompt
 from tasks.diffusion.spec import NeuronSite
 
-SCHEMA = "conceptprune-activations"
-SCHEMA_VERSION = 1
 
-
-class ActivationStore:
+class ActivationStore(PromptStore):
     """The energies of one prompt set under one profile; nothing is touched before a method is called."""
 
+    schema = "conceptprune-activations"
+    schema_version = 1
+    remedy = "delete the store and capture it again"
+    otherwise = "what changes energies must change the profile, and what changes prompts the prompt set"
+
     def __init__(self, root: RootLike, profile: str, prompt_set: str) -> None:
-        self.path = Root(root).path("activations", profile, prompt_set, suffix=".zarr")
-
-    @property
-    def url(self) -> str:
-        """What xarray and zarr open."""
-        return str(self.path)
-
-    def exists(self) -> bool:
-        """Whether it has been planned."""
-        return (self.path / SEAL).exists()
+        super().__init__(Root(root).path("activations", profile, prompt_set, suffix=".zarr"))
 
     def plan(
         self,
@@ -72,19 +64,10 @@ class ActivationStore:
         parts = {"prompts": prompts, "sites": sites, "timesteps": timesteps, "branches": branches}
         if empty := [name for name, values in parts.items() if not len(values)]:
             raise ValueError(f"activations without {' or '.join(empty)} were planned; give at least one")
-        own = {
-            "schema": SCHEMA,
-            "schema_version": SCHEMA_VERSION,
-            "profile": dict(attributes),
-            "sites": [site.name for site in sites],
-            "planned": {
-                "prompts": digest([[prompt.text, prompt.seed] for prompt in prompts]),
-                "sites": digest([[site.name, *zarrs.site_attributes(site).values()] for site in sites]),
-                "timesteps": digest([float(t) for t in timesteps]),
-                "branches": digest(list(branches)),
-                "profile": digest(dict(attributes)),
-            },
-            "coordinates": "text seed timestep",  # what xarray shall not take for data
+        about = {"sites": [site.name for site in sites]}
+        planned = {
+            "sites": [[site.name, *zarrs.site_attributes(site).values()] for site in sites],
+            "timesteps": [float(t) for t in timesteps],
         }
 
         def fill(group: zarr.Group) -> None:
@@ -92,13 +75,7 @@ class ActivationStore:
             for site in sites:
                 add_site(group, site, (len(prompts), len(timesteps), len(branches), site.width))
 
-        if self.exists() or not zarrs.create(self.path, own, fill):
-            self._check_planned(own)
-
-    def pending(self) -> list[int]:
-        """The slots, indices along prompt, that are not complete."""
-        with self._reading("the marks of completeness"):
-            return [int(slot) for slot in np.flatnonzero(self._complete()[...] != 1)]
+        self._lay_out(about, attributes, prompts, branches, planned, fill)
 
     def write(self, slot: int, energies: Mapping[str, ArrayLike], tokens: Mapping[str, int]) -> None:
         """Stores one prompt: {site: energy [step, branch, neuron]}, {site: tokens}; its mark of completeness last.
@@ -156,17 +133,6 @@ class ActivationStore:
             group = zarrs.open_group(self.path)
             return zarrs.array(group, "step").shape[0], [str(name) for name in zarrs.read_all(group, "branch")]
 
-    def size(self) -> int:
-        """How many prompts were planned."""
-        return int(self._complete().shape[0])
-
-    def prompts(self) -> list[tuple[str, int]]:
-        """The (text, seed) of every slot, in order."""
-        with self._reading("its list of prompts"):
-            group = zarrs.open_group(self.path)
-            texts, seeds = zarrs.read_all(group, "text"), zarrs.read_all(group, "seed")
-        return [(str(text), int(seed)) for text, seed in zip(texts, seeds, strict=True)]
-
     def names(self) -> list[str]:
         """The name of every slot's prompt, in order: a digest of its text and seed."""
         with self._reading("its list of prompts"):
@@ -190,11 +156,6 @@ class ActivationStore:
             tokens = {name: round(float(energy[0, 0].sum(dtype=np.float64))) for name, energy in energies.items()}
             self._put(slot, writer, energies, tokens)
 
-    def reset(self, slot: int) -> None:
-        """Makes one prompt pending again: what to do about a damaged one."""
-        marks = self._complete(zarrs.open_group(self.path, writable=True))
-        marks.with_config({"write_empty_chunks": True})[slot] = 0  # else 0 would be written as no chunk at all
-
     def _arrays(self, writable: bool = False) -> dict[str, zarr.Array[Any]]:
         """Every site's energies."""
         group = zarrs.open_group(self.path, writable)
@@ -208,9 +169,7 @@ class ActivationStore:
         energies: Mapping[str, ArrayLike],
         tokens: Mapping[str, int],
     ) -> None:
-        complete = self._complete(zarrs.open_group(self.path, writable=True))
-        if not 0 <= slot < complete.shape[0]:
-            raise ValueError(f"slot {slot} is not one of the {complete.shape[0]} prompts planned in {self.path}")
+        complete = self._marks(slot, zarrs.open_group(self.path, writable=True))
         if set(energies) != set(arrays):
             odd = sorted(set(energies) ^ set(arrays))
             raise ValueError(f"energies for {len(arrays)} sites were expected; {odd[0]} is missing or was not planned")
@@ -219,24 +178,6 @@ class ActivationStore:
             return
         at_once(lambda name: arrays[name].__setitem__(slot, sound[name]), arrays)
         complete[slot] = 1
-
-    def _complete(self, group: zarr.Group | None = None) -> zarr.Array[Any]:
-        return zarrs.array(group or zarrs.open_group(self.path), "complete")
-
-    def _reading(self, what: str) -> Any:
-        return zarrs.reading(f"{self.path}: {what}", "delete the store and capture it again")
-
-    def _check_planned(self, own: Mapping[str, Any]) -> None:
-        there = zarrs.attributes(zarrs.open_group(self.path))
-        if (there.get("schema"), there.get("schema_version")) != (SCHEMA, SCHEMA_VERSION):
-            raise ValueError(
-                f"{self.path} is not of schema {SCHEMA} {SCHEMA_VERSION}; delete it or choose another root"
-            )
-        if differ := [part for part, value in own["planned"].items() if there["planned"].get(part) != value]:
-            raise ValueError(
-                f"{self.path} was planned with other {' and '.join(differ)}; what changes energies must change "
-                "the profile, and what changes prompts the prompt set"
-            )
 
 
 def captured_sets(root: RootLike, profile: str) -> list[str]:

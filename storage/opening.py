@@ -18,11 +18,14 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from storage import activations, tiers, zarrs
+from storage import zarrs
+from storage.activations import ActivationStore
 from storage.blocks import lazy_array
 from storage.parallel import at_once
+from storage.prompt_stores import PromptStore
 from storage.roots import RootLike, place_at
 from storage.tier_arrays import VARIABLES
+from storage.tiers import TierStore
 
 DAMAGED = "make it pending with the store's reset(slot), then run the same command again"
 LABELS = {"prompt": "prompt", "text": "prompt", "seed": "prompt", "complete": "prompt", "step": "step",
@@ -38,7 +41,7 @@ def open_activations(url: RootLike) -> xr.DataTree:
     and rows. A prompt that was pending when the store was opened is NaN. Raises ValueError if there is no such store;
     computing raises DamagedStore for a chunk that is damaged or gone.
     """
-    return _open(url, activations.SCHEMA, activations.SCHEMA_VERSION)
+    return _open(url, ActivationStore)
 
 
 def open_tier(url: RootLike) -> xr.DataTree:
@@ -48,15 +51,16 @@ def open_tier(url: RootLike) -> xr.DataTree:
     one `activation` (prompt, step, branch, token, neuron) f2, a dask chunk a prompt and step. Sites have the attrs
     tokens and grid too; where tokens form a grid, the coords `y` and `x` along token are their row and column.
     """
-    return _open(url, tiers.SCHEMA, tiers.SCHEMA_VERSION)
+    return _open(url, TierStore)
 
 
-def _open(url: RootLike, schema: str, version: int) -> xr.DataTree:
+def _open(url: RootLike, kind: type[PromptStore]) -> xr.DataTree:
     path = place_at(url)
     group = zarrs.open_group(path)
     facts = zarrs.attributes(group)
-    if (facts.get("schema"), facts.get("schema_version")) != (schema, version):
-        raise ValueError(f"{path} is of schema {facts.get('schema')}, not {schema} {version}; give another URL")
+    if (facts.get("schema"), facts.get("schema_version")) != (kind.schema, kind.schema_version):
+        wanted = f"{kind.schema} {kind.schema_version}"
+        raise ValueError(f"{path} is of schema {facts.get('schema')}, not {wanted}; give another URL")
     variables = [variable.name for variable in VARIABLES[facts["kind"]]] if "kind" in facts else ["energy"]
     remedy = "delete the store and run the same command again"
     with zarrs.reading(f"{path}: its list of prompts and steps", remedy):

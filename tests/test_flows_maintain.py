@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.config import MaintenanceRequest
 from flows.erase_concept import erase
 from flows.maintain import Upkeep, look_after
@@ -154,3 +158,35 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 def test_its_parameters_are_bounded(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         MaintenanceRequest(**options)  # type: ignore[arg-type]
+
+
+def maintain(*words: object) -> tuple[int, str, str]:
+    """The command: its exit code, stdout and stderr."""
+    done = CliRunner().invoke(app, ["maintain", *map(str, words), "--no-prefect"])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_says_what_is_sound_damaged_and_done(store: Path) -> None:
+    assert maintain("--store", store)[:2] == (0, f"2 edits and pointers of {store} verified, 0 damaged\n")
+    mask = next(store.glob("edits/*/fox/*/mask.safetensors"))
+    flip(mask)
+    code, said, _ = maintain("--store", store)
+    assert code == 1
+    assert re.search(r"verified, 1 damaged\ndamaged  mask.safetensors of .*wrong sha256.*delete that folder", said)
+    code, said, _ = maintain("--store", store, "--json")
+    assert (code, list(json.loads(said)["damaged"])) == (1, [str(mask.parent.relative_to(store / "edits"))])
+
+
+def test_the_command_resets_damaged_energies_for_the_next_run(store: Path) -> None:
+    chunk = next(store.glob("activations/*/*.zarr/*/energy/c/1/0/0/0"))
+    flip(chunk)
+    code, said, _ = maintain("--store", store, "--energies", "check")
+    assert (code, "the energies of slots 1 are damaged" in said) == (1, True)
+    code, said, _ = maintain("--store", store, "--energies", "reset")
+    assert (code, "pending  slots 1 of" in said) == (0, True)
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    code, said, why = maintain("--store", tmp_path, "--energies", "delete")
+    assert (code, said) == (2, "")
+    assert why == "conceptprune: energies is 'delete': Input should be 'skip', 'check' or 'reset'; see --help\n"

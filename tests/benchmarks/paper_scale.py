@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> Results:
     machine = {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
     if given.json:
         given.json.write_text(json.dumps({"machine": machine, **summary, "runs": found}, indent=1))
-    Console().print(table(summary, f"reference's way, {scale.steps} steps"))
+    Console(width=110).print(table(summary, f"reference's way, {scale.steps} steps"))
     return summary
 
 
