@@ -56,8 +56,10 @@ def cut(edit: Cut, batch: int, steps: Steps, latest: bool = True) -> Edit:
         with steps.stage("evaluate"):
             evaluation = evaluate(edit, batch, steps)
     steps.call(seal_edit, edit, densities, evaluation, steps.seconds)
-    sealed = edit.draft.sealed(latest)
+    sealed = edit.draft.published()  # its files were hashed for the manifest just now
     assert sealed is not None  # it was sealed above
+    if latest:
+        edit.draft.point()
     return sealed
 
 

@@ -18,7 +18,7 @@ metadata, workers write whole chunks of their own prompts, so neither ever waits
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -83,7 +83,7 @@ class ActivationStore(PromptStore):
         A slot that is complete keeps what it has: what was read once never changes. Raises ValueError, before anything
         is written, if a site is missing or unknown, a shape is wrong, or a (step, branch) does not sum to the tokens.
         """
-        self._put(slot, self._arrays(writable=True), energies, tokens)
+        self._put(slot, self._writable, energies, tokens)
 
     def energy(self, site: str, complete: bool = False) -> xr.DataArray:
         """A site's energies (prompt, step, branch, neuron) f4, lazily, one dask chunk a prompt, with all coordinates.
@@ -148,13 +148,18 @@ class ActivationStore(PromptStore):
             raise ValueError(
                 f"slot {odd[0][1]} of {other.path} holds another prompt than slot {odd[0][0]} of {self.path}"
             )
-        source, writer = other._arrays(), self._arrays(writable=True)
+        source = other._arrays()
         for slot, old in slots.items():
             with other._reading(f"slot {old}"):
                 read = at_once(partial(_slot, source, old), source)
             energies: dict[str, NDArray[np.float32]] = dict(zip(source, read, strict=True))
             tokens = {name: round(float(energy[0, 0].sum(dtype=np.float64))) for name, energy in energies.items()}
-            self._put(slot, writer, energies, tokens)
+            self._put(slot, self._writable, energies, tokens)
+
+    @cached_property
+    def _writable(self) -> dict[str, zarr.Array[Any]]:
+        """Every site's energies, for writing: their metadata never changes, and a batch of prompts needs it once."""
+        return self._arrays(writable=True)
 
     def _arrays(self, writable: bool = False) -> dict[str, zarr.Array[Any]]:
         """Every site's energies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -50,6 +50,11 @@ class PromptStore:
             group = zarrs.open_group(self.path)
             texts, seeds = zarrs.read_all(group, "text"), zarrs.read_all(group, "seed")
         return [(str(text), int(seed)) for text, seed in zip(texts, seeds, strict=True)]
+
+    def missing(self, slots: Iterable[int]) -> dict[int, Prompt]:
+        """The prompts of those of the slots that are not complete, in order."""
+        wanted = set(self.pending()) & set(slots)
+        return {slot: Prompt(*prompt) for slot, prompt in enumerate(self.prompts() if wanted else []) if slot in wanted}
 
     def reset(self, slot: int) -> None:
         """Makes one prompt pending again: what to do about a damaged one."""

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.activations import ActivationStore
 from storage.models import ModelStore
-from tasks.concepts.prompts import Prompt, PromptSet
+from tasks.concepts.prompts import PromptSet
 from tasks.copying import copy_captured
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
 from tasks.naming import run_name
@@ -80,8 +80,7 @@ def capture_batch(
     from tasks.diffusion.recorder import record
 
     store = ActivationStore(root, profile, prompt_set)
-    wanted = set(store.pending()) & set(slots)
-    prompts = {slot: Prompt(text, seed) for slot, (text, seed) in enumerate(store.prompts()) if slot in wanted}
+    prompts = store.missing(slots)
     if not prompts:
         return 0
     pipe = pipelines.load(model)

@@ -6,18 +6,20 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 
-from storage.roots import place_at
+from storage.roots import RootLike, place_at
 from tasks.concepts.catalog import Catalog, parse_catalog, table_names
 
 
-def load_catalog(url: str) -> Catalog:
-    """The catalog of a TOML, CSV or Parquet file.
+def load_catalog(file: RootLike) -> Catalog:
+    """The catalog of a TOML, CSV or Parquet file, with the tables beside it that it names.
 
-    Raises ValueError with every error of the file, or in one sentence when it cannot be read.
+    Raises CatalogError with every error of the file, a table that is missing too, each with its place; ValueError in
+    one sentence when the file cannot be read.
     """
-    data = _read(url)
-    folder = place_at(url).parent
-    return _parsed(url, data, tuple((name, _read(str(folder / name))) for name in table_names(data, url)))
+    url = os.fspath(file)
+    data, folder = _read(url), place_at(url).parent
+    tables = ((name, (folder / name).get()) for name in table_names(data, url))
+    return _parsed(url, data, tuple((name, table) for name, table in tables if table is not None))
 
 
 def check_place(url: str, roots: Sequence[str]) -> None:

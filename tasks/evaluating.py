@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.drafts import EditDraft
 from storage.models import ModelStore
+from storage.parallel import at_once
 from storage.roots import place_at
 from tasks.cuts import EvaluationPart
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
@@ -53,11 +54,11 @@ def evaluate_batch(
     right = {}
     for when, masks in (("before", {}), ("after", draft.masks())):
         names = [image_name(part.part, index, when) for index in indices]
-        if not all(draft.get(name) for name in names):
+        if not all(at_once(draft.get, names)):
             with pruned(pipelines.load(model), masks, base if masks else None) as pipe:
-                for name, image in zip(names, pipelines.generate(pipe, prompts, capture), strict=True):
-                    draft.put(name, _png(image))
-        seen = classifier.load(judge).labels([_image(draft, name) for name in names])
+                images = pipelines.generate(pipe, prompts, capture)
+            at_once(lambda pair: draft.put(pair[0], _png(pair[1])), zip(names, images, strict=True))
+        seen = classifier.load(judge).labels(at_once(lambda name: _image(draft, name), names))
         right[when] = classifier.hits([expectation.labels for expectation in expected], seen)
     owners = [i for i, expectation in zip(indices, expected, strict=True) for _ in expectation.labels]
     return [
@@ -71,14 +72,13 @@ def draw_sheet(draft: EditDraft, title: str, parts: list[EvaluationPart], headin
     """Lay the first images of each part out on one contact sheet, images/sheet.png. Returns its name."""
     sections = []
     for part, heading in zip(parts, headings, strict=True):
-        pairs = [
-            Pair(
-                expectation.prompt.text,
-                *(_image(draft, image_name(part.part, i, when)) for when in ("before", "after")),
-            )
-            for i, expectation in enumerate(part.expectations()[:SHEET_PAIRS])
-        ]
-        sections.append((heading, pairs))
+        shown = part.expectations()[:SHEET_PAIRS]
+        before, after = (
+            at_once(lambda name: _image(draft, name), [image_name(part.part, i, when) for i in range(len(shown))])
+            for when in ("before", "after")
+        )
+        texts = [expectation.prompt.text for expectation in shown]
+        sections.append((heading, [Pair(*pair) for pair in zip(texts, before, after, strict=True)]))
     draft.put("images/sheet.png", _png(contact_sheet(title, sections)))
     return "images/sheet.png"
 

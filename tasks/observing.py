@@ -82,8 +82,7 @@ def observe_batch(
     from tasks.diffusion.recorder import record
 
     store = TierStore(root, profile, prompt_set, tier)
-    wanted = set(store.pending()) & set(slots)
-    prompts = {slot: Prompt(text, seed) for slot, (text, seed) in enumerate(store.prompts()) if slot in wanted}
+    prompts = store.missing(slots)
     if not prompts:
         return 0
     pipe = pipelines.load(model)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.erase_cases import Case
     from tests.seaweed import Seaweed
 
 # Prefect reads these when it is first imported, and processes that tests start inherit them.
@@ -75,3 +76,11 @@ def s3_root(s3_server: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> str:
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place for a store: a test that takes it runs on a disk and in an object store."""
     return str(tmp_path / "root") if request.param == "local" else request.getfixturevalue("s3_root")
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> "Case":
+    """A tiny model, a judge and a catalog of four concepts."""
+    from tests import erase_cases  # torch: only for tests that ask for it
+
+    return erase_cases.build(tmp_path_factory.mktemp("case"))

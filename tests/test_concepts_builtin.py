@@ -5,8 +5,9 @@ from importlib import resources
 
 import pytest
 
+from tasks.catalogs import load_catalog
 from tasks.concepts.builtin import builtin_names, builtin_path
-from tasks.concepts.catalog import Catalog, load_catalog
+from tasks.concepts.catalog import Catalog
 from tasks.concepts.concept import SLUG
 
 IMAGENETTE = ["tench", "english-springer", "cassette-player", "chain-saw", "church", "french-horn", "garbage-truck",

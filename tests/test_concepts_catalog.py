@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import demo
-from tasks.concepts.catalog import Catalog, load_catalog
+from tasks.catalogs import load_catalog
+from tasks.concepts.catalog import Catalog
 from tasks.concepts.prompts import Prompt
 
 BASE = """

@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import demo
+from tasks.catalogs import load_catalog
 from tasks.concepts.builtin import builtin_names, builtin_path
-from tasks.concepts.catalog import load_catalog, parse_catalog
+from tasks.concepts.catalog import parse_catalog
 from tasks.concepts.problems import CatalogError
 from tasks.concepts.toml_lines import TomlLines
 

@@ -24,18 +24,12 @@ from flows.steps import Steps
 from storage.roots import Root
 from tasks.cuts import Cut
 from tasks.editing import cut_chunk
-from tests import erase_cases
 from tests.erase_cases import ROOT, Case
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 
 CONCEPTS = ("fox", "apple", "rose")
 SPARSITIES = [Decimal(k) / 100 for k in range(4, 44, 4)]
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
 
 
 @contextmanager

@@ -24,11 +24,6 @@ KINDS = {"progress", "table", "markdown"}
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
 def slow(case: Case) -> Path:
     """A catalog with more prompts and steps, so that a run can be stopped in the middle."""
     text = CATALOG.replace("pairs = 3", f"pairs = {PAIRS}").replace("steps = 4", "steps = 24")

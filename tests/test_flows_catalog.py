@@ -36,11 +36,6 @@ target = ["{TOO_LONG}"]
 PHOTO_AGAIN = '\n[[concepts]]\nslug = "of"\nkind = "style"\n'
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
 def request(case: Case, store: object, catalog: Path | None = None, **options: object) -> CatalogRequest:
     values = {"evaluate": False, **case.request(Path("x")).model_dump(exclude={"concept"}), **options}
     return CatalogRequest(**{**values, "store": str(store), "catalog": str(catalog or case.catalog)})

@@ -30,11 +30,6 @@ def refused(result: Result, says: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
 def erased(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the fox erased."""
     store = tmp_path_factory.mktemp("erased")

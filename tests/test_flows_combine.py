@@ -55,11 +55,6 @@ def cut(case: Case, store: Path, concept: str, **options: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
 def erased(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with four concepts erased, for copying."""
     store = tmp_path_factory.mktemp("erased")

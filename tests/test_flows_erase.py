@@ -35,11 +35,6 @@ def pixels(outcome: Outcome, name: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One store for the tests that only add to it."""
     return tmp_path_factory.mktemp("store")

@@ -18,16 +18,10 @@ from flows.erase_concept import erase
 from flows.maintain import Upkeep, look_after
 from flows.plan import make_plan
 from flows.steps import Steps
-from tests import erase_cases
 from tests.erase_cases import Case, files
 from tests.test_flows_resume import complete
 
 DAY = 24 * 3600  # s
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
 
 
 @pytest.fixture(scope="module")

@@ -21,16 +21,11 @@ from storage.opening import open_activations, open_tier
 from storage.tiers import TierStore
 from tasks.concepts.prompts import Prompt
 from tasks.diffusion import pipelines
-from tests import erase_cases, tiny
+from tests import tiny
 from tests.erase_cases import Case, files
 from tests.test_diffusion_recorder import raw_inputs
 
 MID = "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2"
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,6 @@ def again(case: Case, store: Path, **options: Any) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
 def captured(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one edit of the fox, for copying."""
     store = tmp_path_factory.mktemp("captured")

@@ -13,14 +13,8 @@ from flows.catalog_plan import CatalogPlan, distinct_sets, make_catalog_plan
 from flows.config import CatalogRequest
 from flows.erase_catalog import erase_all, erase_catalog
 from flows.steps import NoLimit, Steps
-from tests import erase_cases
 from tests.erase_cases import Case
 from tests.test_flows_resume import complete
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
 
 
 def request(case: Case, store: Path, **options: Any) -> CatalogRequest:

@@ -48,11 +48,6 @@ def run(case: Case, store: Path, **options: Any) -> SweepOutcome:
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
 def captured(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one edit of the fox, for copying."""
     store = tmp_path_factory.mktemp("captured")

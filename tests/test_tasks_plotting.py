@@ -35,11 +35,6 @@ EVERY = {"density-by-site", "energies", "skilled", "frequency", "iou-by-site", "
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return erase_cases.build(tmp_path_factory.mktemp("case"))
-
-
-@pytest.fixture(scope="module")
 def erased(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with three concepts erased, for copying."""
     store = tmp_path_factory.mktemp("erased")

@@ -27,11 +27,9 @@ catalog by itself uses the recipes and words of the built-in catalogs.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -40,7 +38,7 @@ from tasks.concepts.builtin import builtin_names, builtin_path
 from tasks.concepts.catalog_file import CatalogFile, prune_fields
 from tasks.concepts.concept import Concept
 from tasks.concepts.draft import Draft
-from tasks.concepts.problems import CatalogError, Place, Problems, closest
+from tasks.concepts.problems import Place, Problems, closest
 from tasks.concepts.tables import SUFFIXES, Table, suffix_of
 from tasks.concepts.toml_catalog import parse_toml, read_toml, tables_of
 
@@ -103,25 +101,6 @@ def table_names(data: bytes, name: str) -> list[str]:
         return tables_of(parse_toml(data)[1]) if suffix_of(name) == ".toml" else []
     except ValueError:
         return []
-
-
-def load_catalog(path: Path) -> Catalog:
-    """The catalog of a local file, with its tables.
-
-    Raises CatalogError that names the file, each place and what was wrong.
-    """
-    expected = "give the path of a TOML, CSV or Parquet file"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CatalogError(f"no catalog at {path}; {expected}") from None
-    except OSError as error:
-        raise CatalogError(f"catalog {path} cannot be read: {error.strerror}; {expected}") from None
-    tables = {}
-    for table in table_names(data, str(path)):
-        with contextlib.suppress(OSError):  # parse_catalog says which are missing
-            tables[table] = (path.parent / table).read_bytes()
-    return parse_catalog(data, str(path), tables)
 
 
 def _bare_table(table: Table, name: str, problems: Problems) -> Draft:
