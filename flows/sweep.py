@@ -16,7 +16,7 @@ from flows.erase_concept import cut
 from flows.steps import Steps, tracked
 from flows.stored import evaluated, stored_cut
 from flows.sweep_outcome import KEEP, SweepOutcome, SweepPoint, choose, spread
-from flows.tabling import EditRow, table_edits
+from flows.tabling import COLUMNS, EditRow, table_edits
 from storage import tables
 from storage.edits import Edit
 from storage.names import digest
@@ -165,7 +165,8 @@ def table_sweep(plan: SweepPlan, points: Sequence[SweepPoint]) -> None:
     if plan.sweep in tables.values(plan.request.store, TABLE, "sweep"):
         return
     common = {"sweep": plan.sweep, "concept": plan.request.concept, **asdict(plan.base.ranking)}
-    tables.write_rows(plan.request.store, TABLE, [{**common, **point.as_row()} for point in points])
+    types = {**COLUMNS, "erased": COLUMNS["density"], "kept": COLUMNS["density"]}
+    tables.write_rows(plan.request.store, TABLE, [{**common, **point.as_row()} for point in points], types)
 
 
 def _text(sparsity: Decimal) -> str:

@@ -80,6 +80,9 @@ class EditRow:
         return cls(**{**row, "created": datetime.fromisoformat(row["created"])})
 
 
+COLUMNS = tables.columns_of(EditRow)
+
+
 def parts(prune: Mapping[str, Any]) -> str:
     """The edits that a combined edit's manifest names, what is protected with a minus.
 
@@ -141,5 +144,5 @@ def table_edits(store: str, edits: Sequence[Edit]) -> list[EditRow]:
     """The rows of published edits; those that the store's table lacks join it."""
     rows = at_once(EditRow.of, edits)
     known = tables.values(store, TABLE, "url")
-    tables.write_rows(store, TABLE, [asdict(row) for row in rows if row.url not in known])
+    tables.write_rows(store, TABLE, [asdict(row) for row in rows if row.url not in known], COLUMNS)
     return rows

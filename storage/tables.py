@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,19 +17,34 @@ import pyarrow.parquet as pq
 from storage.names import sha256
 from storage.roots import Root, RootLike
 
+TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), datetime: pa.timestamp("us", "UTC")}
 
-def write_rows(root: RootLike, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+
+def columns_of(row: type) -> dict[str, pa.DataType]:
+    """The column types of a dataclass's fields that are str, int, float, bool or datetime, or one of these or None."""
+    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(row).items()}
+    return {name: TYPES[kinds[0]] for name, (*kinds,) in hints.items() if kinds[0] in TYPES}
+
+
+def write_rows(
+    root: RootLike, name: str, rows: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType] | None = None
+) -> None:
     """Appends rows, {column: value}, to a table; all of them or none. No rows add nothing.
 
-    Raises ValueError if a column mixes types.
+    `types` are those of columns that may hold nothing: other readers want every part to have the same types. Raises
+    ValueError if a column mixes types, or holds nothing and has none.
     """
     if not rows:
         return
     columns = sorted({column for row in rows for column in row})
     try:
-        table = pa.table({column: [row.get(column) for row in rows] for column in columns})
+        table = pa.table({
+            column: pa.array([row.get(column) for row in rows], (types or {}).get(column)) for column in columns
+        })  # fmt: skip
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"rows for the table {name} mix types in a column: {error}") from error
+    if empty := [field.name for field in table.schema if pa.types.is_null(field.type)]:
+        raise ValueError(f"rows for the table {name} have no value in {', '.join(empty)}; give the columns' types")
     buffer = io.BytesIO()
     pq.write_table(table, buffer, write_page_checksum=True)
     data = buffer.getvalue()

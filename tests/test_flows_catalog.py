@@ -7,6 +7,9 @@ import logging
 import os
 from pathlib import Path
 
+import duckdb
+import pandas
+import polars
 import pyarrow.dataset
 import pytest
 from click.testing import Result
@@ -37,7 +40,7 @@ PHOTO_AGAIN = '\n[[concepts]]\nslug = "of"\nkind = "style"\n'
 
 
 def request(case: Case, store: object, catalog: Path | None = None, **options: object) -> CatalogRequest:
-    values = {"evaluate": False, **case.request(Path("x")).model_dump(exclude={"concept"}), **options}
+    values = {**case.request(Path("x")).model_dump(exclude={"concept"}), "evaluate": False, **options}
     return CatalogRequest(**{**values, "store": str(store), "catalog": str(catalog or case.catalog)})
 
 
@@ -97,6 +100,16 @@ def test_a_row_a_concept_and_edit_that_others_read(case: Case, tmp_path: Path) -
         assert row["bytes_delta"] == manifest["files"]["delta.safetensors"]["size"]
     run(request(case, tmp_path, evaluate=True, concepts=["fox", "apple"]))
     assert tables.read(tmp_path, "edits").num_rows == 2
+    run(request(case, tmp_path, concepts=["fox", "apple"]))  # a part with columns that hold nothing
+    parts = str(tmp_path / "tables" / "edits" / "*.parquet")
+    asked = f"select concept, density, concept_after from '{parts}' order by concept, concept_after nulls first"
+    by_duckdb = duckdb.sql(asked).fetchall()
+    assert [row[0] for row in by_duckdb] == ["apple", "apple", "fox", "fox"]
+    assert [row[2] is None for row in by_duckdb] == [True, False, True, False]
+    by_polars = polars.read_parquet(parts).sort("concept", "concept_after")
+    assert by_polars.select("concept", "density", "concept_after").rows() == by_duckdb
+    by_pandas = pandas.read_parquet(tmp_path / "tables" / "edits").sort_values("concept")
+    assert list(by_pandas["concept"]) == ["apple", "apple", "fox", "fox"]
 
 
 def test_a_concept_that_fails_is_named_and_stops_no_other(case: Case, tmp_path: Path) -> None:

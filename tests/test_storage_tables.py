@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from storage.places import Place
 from storage.roots import Root
-from storage.tables import read, write_rows
+from storage.tables import columns_of, read, write_rows
 from tests.storage_cases import content, flip
 
 
@@ -49,10 +53,22 @@ def test_writers_that_race_lose_no_row(root: str) -> None:
     assert [row["run"] for row in rows(root)] == list(range(32))
 
 
-def test_a_column_may_be_null_in_one_part_and_wider_in_another(root: str) -> None:
+@dataclass(frozen=True)
+class Row:
+    run: int
+    score: float | None
+    at: datetime | None = None
+
+
+def test_a_column_that_holds_nothing_has_its_type_in_every_part(root: str) -> None:
     for value in (None, 1, 2.5):
-        write_rows(root, "runs", [{"run": 0, "score": value}])
+        write_rows(root, "runs", [asdict(Row(0, value))], columns_of(Row))
     assert {row["score"] for row in rows(root)} == {None, 1.0, 2.5}
+    schemas = [pyarrow.parquet.read_schema(io.BytesIO(part.get() or b"")) for part in parts(root)]
+    assert len({schema.remove_metadata().to_string() for schema in schemas}) == 1
+    assert read(root, "runs").schema.field("at").type == pyarrow.timestamp("us", "UTC")
+    with pytest.raises(ValueError, match="rows for the table runs have no value in score; give the columns' types"):
+        write_rows(root, "runs", [{"run": 1, "score": None}])
 
 
 def test_damage_and_clashes_are_refused(root: str) -> None:
