@@ -15,7 +15,7 @@ from storage import tensors
 from storage.activations import ActivationStore
 from storage.edits import Edit
 from storage.masks import unpack_masks
-from tasks.concepts.catalog import load_catalog
+from tasks.catalogs import load_catalog
 from tasks.diffusion import pipelines
 from tasks.diffusion.headers import read_sites
 from tasks.diffusion.pruned import pruned
