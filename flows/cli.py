@@ -1,4 +1,4 @@
-"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, observe, maintain, show."""
+"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, observe, maintain, sites, show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from flows import commands_maintain, commands_observe, commands_sweep
+from flows import commands_maintain, commands_observe, commands_sites, commands_sweep
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
 from flows.config import CatalogRequest, Request, Settings
@@ -48,6 +48,10 @@ def erase(
     t_hat: o.THat = None,
     vote_share: o.VoteShare = None,
     branch: o.Branch = None,
+    kinds: o.Kinds = None,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    padding: o.Padding = None,
     evaluate: o.Evaluate = True,
     as_json: o.Json = False,
     no_prefect: o.NoPrefect = False,
@@ -59,7 +63,8 @@ def erase(
     options = dict(
         concept=concept, store=store, catalog=catalog, model=model, revision=revision, judge=judge, device=device,
         dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size, sparsity=sparsity,
-        t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate,
+        t_hat=t_hat, vote_share=vote_share, branch=branch, kinds=kinds, include=include, exclude=exclude,
+        padding=padding, evaluate=evaluate,
     )  # fmt: skip
     from flows import erasing
 
@@ -79,13 +84,16 @@ def catalog_check(
     window: o.Window = None,
     guidance: o.Guidance = None,
     size: o.Size = None,
+    kinds: o.Kinds = None,
+    padding: o.Padding = None,
     evaluate: o.Evaluate = True,
     as_json: o.Json = False,
 ) -> None:
     """Check a catalog and say what a run would capture, reuse, store and cost. Nothing is loaded or written."""
     options = dict(
         catalog=file, concepts=_slugs(concepts), store=store, model=model, revision=revision, judge=judge, dtype=dtype,
-        steps=steps, window=window, guidance=guidance, size=size, evaluate=evaluate,
+        steps=steps, window=window, guidance=guidance, size=size, kinds=kinds,
+        padding=padding, evaluate=evaluate,
     )  # fmt: skip
     from flows import erasing, showing
 
@@ -111,6 +119,10 @@ def catalog_erase(
     t_hat: o.THat = None,
     vote_share: o.VoteShare = None,
     branch: o.Branch = None,
+    kinds: o.Kinds = None,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    padding: o.Padding = None,
     evaluate: o.Evaluate = True,
     workers: o.Workers = None,
     as_json: o.Json = False,
@@ -123,7 +135,8 @@ def catalog_erase(
     options = dict(
         catalog=file, concepts=_slugs(concepts), store=store, model=model, revision=revision, judge=judge,
         device=device, dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size,
-        sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, evaluate=evaluate, workers=workers,
+        sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, kinds=kinds, include=include,
+        exclude=exclude, padding=padding, evaluate=evaluate, workers=workers,
     )  # fmt: skip
     from flows import erasing, showing
 
@@ -138,6 +151,9 @@ def rethreshold(
     t_hat: o.THat = None,
     vote_share: o.VoteShare = None,
     branch: o.Branch = None,
+    kinds: o.Kinds = None,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
     prompts: o.Prompts = None,
     evaluate: o.Evaluate = False,
     store: o.Store = None,
@@ -157,7 +173,7 @@ def rethreshold(
     drawing = dict(catalog=catalog, model=model, revision=revision, judge=judge, device=device, batch=batch)
     options = dict(
         concepts=concepts or None, store=store, sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch,
-        prompts=prompts, evaluate=evaluate, **drawing,
+        kinds=kinds, include=include, exclude=exclude, prompts=prompts, evaluate=evaluate, **drawing,
     )  # fmt: skip
     from flows import erasing, showing
 
@@ -175,6 +191,7 @@ app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)
 app.command()(commands_maintain.maintain)
+app.command()(commands_sites.sites)
 
 
 @app.command()

@@ -84,6 +84,12 @@ class Common(BaseModel):
     vote_share: float | None = Field(default=None, ge=0, lt=1, description="share of them that must agree")
     branch: Branch | None = Field(default=None, description="guidance halves whose energies count")
     prompts: str | None = Field(default=None, description="slots of both prompt sets that count, such as 0-9,15")
+    kinds: str | None = Field(
+        default=None, description="site kinds by commas: ffn, ffn_in, attn_k, attn_v, text; else the catalog's, or ffn"
+    )
+    include: str | None = Field(default=None, description="prune only sites so named, patterns by commas")
+    exclude: str | None = Field(default=None, description="leave sites so named alone, patterns by commas")
+    padding: bool | None = Field(default=None, description="whether padding tokens count in text encoders; else yes")
     evaluate: bool = Field(default=True, description="draw and judge images before and after")
 
     @property

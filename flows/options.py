@@ -32,6 +32,19 @@ Sparsity = Annotated[str | None, typer.Option(help="k, the share of each row tha
 THat = Annotated[int | None, typer.Option("--t-hat", help="How many first steps vote.")]
 VoteShare = Annotated[float | None, typer.Option(help="Share of them that must agree; 0 = any one (the paper).")]
 Branch = Annotated[str | None, typer.Option(help="Guidance halves whose energies count: both, cond or uncond.")]
+Kinds = Annotated[
+    str | None,
+    typer.Option(help="Site kinds, by commas: ffn, ffn_in, attn_k, attn_v, text. \\[default: the catalog's, or ffn]"),
+]
+Include = Annotated[
+    str | None,
+    typer.Option(help="Prune only sites so named, patterns by commas, such as 'unet.up_blocks*'. \\[default: all]"),
+]
+Exclude = Annotated[str | None, typer.Option(help="Leave sites so named alone, patterns by commas.")]
+Padding = Annotated[
+    bool | None,
+    typer.Option("--padding/--no-padding", help="Whether padding tokens count in text encoders. \\[default: they do]"),
+]
 Prompts = Annotated[
     str | None, typer.Option(help="Slots of both prompt sets that count, from 0, such as 0-9,15. \\[default: all]")
 ]

@@ -40,8 +40,8 @@ class Capture:
     @property
     def prompt_bytes(self) -> int:
         """Bytes that the energies of one prompt take."""
-        steps = self.spec.window or self.spec.steps
-        return steps * len(self.spec.branches) * sum(site.width for site in self.sites) * 4
+        steps, own = self.spec.window or self.spec.steps, [site for site in self.sites if not site.source]
+        return len(self.spec.branches) * sum(site.width * (1 if site.once else steps) for site in own) * 4
 
     def missing(self, prompts: PromptSet) -> int:
         """How many prompts of a set are not captured yet."""
@@ -90,13 +90,14 @@ def plan_capture(request: Common, catalog: Catalog) -> Capture:
     """How a catalog's prompt sets are captured. Raises ValueError if the model or the store cannot be used."""
     Root(request.store).check()
     spec = capture_spec(request, catalog)
-    card, profile, document = check_model(request.model_spec, spec)
+    card, spec, profile, document = check_model(request.model_spec, spec)
     return Capture(request.store, request.model_spec, spec, card, profile, document)
 
 
 def plan_concept(request: Request, catalog: Catalog, concept: Concept, capture: Capture) -> Plan:
     """The plan of one concept. Raises ValueError in one sentence if its settings do not fit the capture."""
-    prune, spec = prune_spec(request, catalog.prune_defaults(concept)), capture.spec
+    spec = capture.spec
+    prune = prune_spec(request, {"kinds": spec.kinds, **catalog.prune_defaults(concept)})
     if prune.t_hat > (spec.window or spec.steps * MAX_CALLS_A_STEP):
         raise ValueError(
             f"t_hat is {prune.t_hat}, but only {spec.window or spec.steps} steps are captured; "
@@ -104,12 +105,13 @@ def plan_concept(request: Request, catalog: Catalog, concept: Concept, capture: 
         )
     check_branch(prune, spec.branches)
     check_kinds(request, prune, spec.kinds)
-    check_candidates(prune.sparsity, capture.sites)
+    sites = prune.chosen(capture.sites)
+    check_candidates(prune.sparsity, sites)
     ranking = RankingKey(
         capture.card.key, capture.profile, concept.reference.digest, concept.target.digest, prune.branch, prune.prompts
     )
     evaluation = plan_evaluation(request, concept, capture.model, spec) if request.evaluate else None
-    cut = Cut(request.store, capture.document["model"], tuple(capture.sites), ranking, concept.slug, prune, evaluation)
+    cut = Cut(request.store, capture.document["model"], sites, ranking, concept.slug, prune, evaluation)
     return Plan(request, concept, capture, cut)
 
 

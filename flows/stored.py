@@ -45,7 +45,7 @@ def stored_cut(request: Common, slug: str) -> Cut:
         raise ValueError(f"t_hat is {prune.t_hat}, but only {steps} steps are captured; give a smaller --t-hat")
     for store in stores if prune.prompts is not None else ():
         slots_of(prune.prompts or "", store.size())
-    sites = _sites(request.store, ranking.model)
+    sites = prune.chosen(_sites(request.store, ranking.model))
     check_candidates(prune.sparsity, sites)
     known = {key: value for key, value in model.items() if key != "weights"}
     return Cut(request.store, known, sites, ranking, slug, prune)
@@ -71,7 +71,7 @@ def evaluated(cut: Cut, request: Common) -> Cut:
     profile = ActivationStore(cut.store, cut.ranking.profile, cut.ranking.target).attributes()
     capture = TypeAdapter(CaptureSpec).validate_python(profile["capture"])
     model = replace(request.model_spec, dtype=profile["dtype"])
-    if check_model(model, capture)[1] != cut.ranking.profile:
+    if check_model(model, capture)[2] != cut.ranking.profile:
         raise ValueError(
             f"{cut.slug} was captured from another model than {model.path}, {profile['model']['id']}; give that --model"
         )

@@ -8,8 +8,11 @@ The file format, plain Zarr v3, for `xr.open_datatree(url, engine="zarr", consol
     step(step)          i4, index of the denoiser call; timestep(step) f8, the scheduler's value there, may repeat
     branch(branch)      str, "uncond" or "cond"
     complete(prompt)    u1, chunk 1: 1 once every site of the prompt is stored; written last
-    /<site>             a group for each site, named <component>.<qualified name>; attributes kind, width, rows
-    /<site>/energy      (prompt, step, branch, neuron) f4, fill NaN, chunks (1, steps, branches, neurons)
+    /<site>             a group for each site, named <component>.<qualified name>; attributes kind, width, rows, and
+                        where they are not 0, false or empty start (inputs before the neurons), once, source
+    /<site>/energy      (prompt, step, branch, neuron) f4, fill NaN, chunks (1, steps, branches, neurons); without step
+                        where `once` says that it is the same at every step; not there where `source` names the site
+                        whose energies it has too
 
 Every chunk carries a crc32c and nothing else: compression gains too little on energies. One planner writes all
 metadata, workers write whole chunks of their own prompts, so neither ever waits for the other.
@@ -22,6 +25,7 @@ from functools import cached_property, partial
 from typing import Any
 from urllib.parse import unquote
 
+import dask.array
 import numpy as np
 import xarray as xr
 import zarr
@@ -73,21 +77,23 @@ class ActivationStore(PromptStore):
         def fill(group: zarr.Group) -> None:
             add_coordinates(group, prompts, timesteps, branches)
             for site in sites:
-                add_site(group, site, (len(prompts), len(timesteps), len(branches), site.width))
+                add_site(group, site, len(prompts), len(timesteps), len(branches))
 
         self._lay_out(about, attributes, prompts, branches, planned, fill)
 
-    def write(self, slot: int, energies: Mapping[str, ArrayLike], tokens: Mapping[str, int]) -> None:
+    def write(self, slot: int, energies: Mapping[str, ArrayLike], tokens: Mapping[str, ArrayLike]) -> None:
         """Stores one prompt: {site: energy [step, branch, neuron]}, {site: tokens}; its mark of completeness last.
 
-        A slot that is complete keeps what it has: what was read once never changes. Raises ValueError, before anything
-        is written, if a site is missing or unknown, a shape is wrong, or a (step, branch) does not sum to the tokens.
+        A site that sees the same at every step has [branch, neuron], and its tokens may differ by branch. A slot that
+        is complete keeps what it has: what was read once never changes. Raises ValueError, before anything is written,
+        if a site is missing or unknown, a shape is wrong, or a (step, branch) does not sum to the tokens.
         """
         self._put(slot, self._writable, energies, tokens)
 
     def energy(self, site: str, complete: bool = False) -> xr.DataArray:
         """A site's energies (prompt, step, branch, neuron) f4, lazily, one dask chunk a prompt, with all coordinates.
 
+        Of a site that sees the same at every step they are repeated; of one with a source they are the source's.
         `complete` says that the caller knows it to be: it spares a look at every prompt's mark. Raises ValueError if a
         prompt is pending or the site unknown; computing it raises DamagedStore, with store, site and prompt, if a chunk
         is damaged or gone.
@@ -96,13 +102,16 @@ class ActivationStore(PromptStore):
             self.check_complete()
         group = zarrs.open_site(self.path, site)
         with self._reading(f"site {site} or the list of prompts and steps"):
-            node = zarrs.array(group, "energy")
+            own = str(zarrs.attributes(group).get("source", site))
+            node = zarrs.array(group if own == site else zarrs.open_site(self.path, own), "energy")
             store: Any = zarrs.open_group(self.path).store  # which raises for a missing chunk
             with xr.open_dataset(store, engine="zarr", consolidated=False, chunks=None) as root:
                 coords = root.coords.to_dataset().load().coords
         remedy = "ActivationStore.reset(slot) makes it pending, then capture again"
         prompts = coords["prompt"].values.tolist()
-        data = lazy_array(self.path, f"{site}/energy", node, f"site {site}", remedy, prompts)
+        data = lazy_array(self.path, f"{own}/energy", node, f"site {own}", remedy, prompts)
+        if data.ndim < len(DIMS):  # the same at every step
+            data = dask.array.repeat(data[:, None], coords.sizes["step"], axis=1)
         return xr.DataArray(data, coords, DIMS, name="energy", attrs=node.attrs.asdict())
 
     def check_complete(self) -> None:
@@ -153,7 +162,7 @@ class ActivationStore(PromptStore):
             with other._reading(f"slot {old}"):
                 read = at_once(partial(_slot, source, old), source)
             energies: dict[str, NDArray[np.float32]] = dict(zip(source, read, strict=True))
-            tokens = {name: round(float(energy[0, 0].sum(dtype=np.float64))) for name, energy in energies.items()}
+            tokens = {name: energy.sum(-1, dtype=np.float64).round() for name, energy in energies.items()}
             self._put(slot, self._writable, energies, tokens)
 
     @cached_property
@@ -162,17 +171,18 @@ class ActivationStore(PromptStore):
         return self._arrays(writable=True)
 
     def _arrays(self, writable: bool = False) -> dict[str, zarr.Array[Any]]:
-        """Every site's energies."""
+        """The energies of every site that has its own."""
         group = zarrs.open_group(self.path, writable)
         names = zarrs.attributes(group)["sites"]
-        return dict(zip(names, at_once(lambda name: zarrs.array(group, f"{name}/energy"), names), strict=True))
+        found = zip(names, at_once(lambda name: zarrs.array_of(group, name, "energy"), names), strict=True)
+        return {name: array for name, array in found if array is not None}
 
     def _put(
         self,
         slot: int,
         arrays: Mapping[str, zarr.Array[Any]],
         energies: Mapping[str, ArrayLike],
-        tokens: Mapping[str, int],
+        tokens: Mapping[str, ArrayLike],
     ) -> None:
         complete = self._marks(slot, zarrs.open_group(self.path, writable=True))
         if set(energies) != set(arrays):

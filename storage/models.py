@@ -2,8 +2,8 @@
 
 The file format, plain Zarr v3: root attributes schema, schema_version, sites (names, in the model's order) and model
 (whatever describes it); a group a site with attributes kind, width, rows, dtype ("float32", "float16" or "bfloat16")
-and sha256 (of the weight's bytes), holding weight(row, neuron) in that dtype; bfloat16, which Zarr lacks, as its bits,
-u2. One chunk a weight, with a crc32c.
+and sha256 (of the weight's bytes), holding weight(row, neuron), all inputs of the Linear, in that dtype; bfloat16,
+which Zarr lacks, as its bits, u2. One chunk a weight, with a crc32c.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class ModelStore:
 def _site_group(site: NeuronSite, weights: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """The attributes of one site's group. Raises ValueError if its weight is missing or does not fit."""
     weight = weights.get(site.name)
-    if weight is None or weight.shape != (site.rows, site.width):
+    if weight is None or weight.shape != (site.rows, site.inputs):
         got = "missing" if weight is None else f"of shape {weight.shape}"
-        raise ValueError(f"the weight of {site.name} is {got}; expected [out, in] = {(site.rows, site.width)}")
+        raise ValueError(f"the weight of {site.name} is {got}; expected [out, in] = {(site.rows, site.inputs)}")
     names = [name for name, kind in tensors.DTYPES.items() if weight.dtype == kind]
     if not names:
         raise ValueError(

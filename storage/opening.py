@@ -38,8 +38,9 @@ def open_activations(url: RootLike) -> xr.DataTree:
     The root has coords prompt (a digest), text, seed, step, timestep and branch, the variable complete (prompt), and
     attrs `profile` and `sites`, the names in the model's order. Each site is a child with `energy` (prompt, step,
     branch, neuron) f4, dimensionless, a dask chunk a prompt, with all coords and one of neuron, and attrs kind, width
-    and rows. A prompt that was pending when the store was opened is NaN. Raises ValueError if there is no such store;
-    computing raises DamagedStore for a chunk that is damaged or gone.
+    and rows; without step where `once` says that it is the same at every step. A prompt that was pending when the store
+    was opened is NaN. Raises ValueError if there is no such store; computing raises DamagedStore for a chunk that is
+    damaged or gone.
     """
     return _open(url, ActivationStore)
 
@@ -73,7 +74,7 @@ def _open(url: RootLike, kind: type[PromptStore]) -> xr.DataTree:
     for name, (attrs, nodes) in zip(facts["sites"], found, strict=True):
         data = {}
         for node in nodes:
-            array = f"{name}/{node.basename}"
+            array = f"{attrs.get('source', name)}/{node.basename}"
             lazy = lazy_array(path, array, node, array, DAMAGED, prompts, pending)
             data[node.basename] = (_dims(node), lazy, node.attrs.asdict())
         tree[name] = xr.Dataset(data, {**labels, **_own_labels(attrs, data)}, attrs)
@@ -84,7 +85,8 @@ def _nodes(group: zarr.Group, site: str, variables: Sequence[str]) -> tuple[dict
     own = group[site]
     if not isinstance(own, zarr.Group):
         raise KeyError(f"{site} is not a group")
-    return zarrs.attributes(own), [zarrs.array(own, name) for name in variables]
+    attrs = zarrs.attributes(own)
+    return attrs, [zarrs.array(group, f"{attrs.get('source', site)}/{name}") for name in variables]
 
 
 def _dims(node: zarr.Array[Any]) -> tuple[str, ...]:

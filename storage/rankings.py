@@ -9,6 +9,8 @@ branch, and more); a group a site; in it a group for each depth that was asked f
     neuron(step, row, rank)   u2, the best neurons of each row by target score, best first
     kept(step, row, byte)     u1, bits along rank in numpy.packbits order: 1 = target score above the reference's
 
+and, where every step is the same, one step and the attribute once.
+
 A chunk is all rows and ranks of some steps, 8 MB at most where one step allows, with a crc32c. A deeper ranking goes
 beside a shallower one, so that nothing changes under a reader.
 """
@@ -73,14 +75,18 @@ class RankingStore:
         there = self.depths()
         return all(there.get(site, 0) >= depth for site, depth in depths.items())
 
-    def write(self, site: str, neuron: NDArray[np.uint16], kept: NDArray[np.bool_]) -> None:
-        """Stores one site's ranking, both [step, out, rank]; keeps what is there if that is as deep."""
-        self.write_all({site: (neuron, kept)})
+    def write(self, site: str, neuron: NDArray[np.uint16], kept: NDArray[np.bool_], once: bool = False) -> None:
+        """Stores one site's ranking, both [step, out, rank]; keeps what is there if that is as deep.
+
+        `once` says that there is one step because every step is the same: `read` repeats it.
+        """
+        self.write_all({site: (neuron, kept)}, once=once)
 
     def write_all(
         self,
         rankings: Mapping[str, tuple[NDArray[np.uint16], NDArray[np.bool_]]],
         attributes: Mapping[str, object] | None = None,
+        once: bool = False,
     ) -> None:
         """Stores {site: (neuron, kept)}, each [step, out, rank], a site at a time; see write.
 
@@ -98,15 +104,16 @@ class RankingStore:
         zarrs.create(self.path, own, lambda group: None)
         for site, (neuron, kept) in rankings.items():
             zarrs.create(self.path / site, {}, lambda group: None, drafts=self.path.parent)
-            self._add(site, neuron, kept)
+            self._add(site, neuron, kept, once)
 
     def read(
         self, site: str, steps: int | None = None, depths: Mapping[str, int] | None = None
     ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
         """The deepest ranking of a site: neuron and kept, both [step, out, rank], rank up to depths()[site].
 
-        With `steps`, only the first so many are read. `depths` saves the listing where the caller has it. Raises
-        ValueError if there is no ranking of the site, DamagedStore if it is damaged.
+        With `steps`, only the first so many are read; of a site that is the same at every step so many are given.
+        `depths` saves the listing where the caller has it. Raises ValueError if there is no ranking of the site,
+        DamagedStore if it is damaged.
         """
         depth = (self.depths() if depths is None else depths).get(site)
         if depth is None:
@@ -114,13 +121,16 @@ class RankingStore:
         with zarrs.reading(f"{self.path}: the ranking of {site}", "delete it, the next run ranks again"):
             group = zarrs.open_group(self.path / site / str(depth))
             packed, neuron = (np.asarray(zarrs.array(group, name)[:steps]) for name in ("kept", "neuron"))
-            return neuron, np.unpackbits(packed, axis=-1, count=depth).view(np.bool_)
+            kept = np.unpackbits(packed, axis=-1, count=depth).view(np.bool_)
+            if steps is not None and group.attrs.get("once"):
+                neuron, kept = (np.broadcast_to(one, (steps, *one.shape[1:])) for one in (neuron, kept))
+            return neuron, kept
 
     def attributes(self) -> dict[str, Any]:
         """What it is a ranking of."""
         return dict(zarrs.attributes(zarrs.open_group(self.path))["ranking"])
 
-    def _add(self, site: str, neuron: NDArray[np.uint16], kept: NDArray[np.bool_]) -> None:
+    def _add(self, site: str, neuron: NDArray[np.uint16], kept: NDArray[np.bool_], once: bool) -> None:
         _, rows, depth = neuron.shape
         packed = np.packbits(kept, axis=-1)
         steps = max(1, min(len(neuron), CHUNK_BYTES // max(1, neuron[:1].nbytes)))
@@ -129,4 +139,9 @@ class RankingStore:
             zarrs.add_array(group, "neuron", ["step", "row", "rank"], neuron, (steps, rows, depth))
             zarrs.add_array(group, "kept", ["step", "row", "byte"], packed, (steps, *packed.shape[1:]))
 
-        zarrs.create(self.path / site / str(depth), {"depth": depth}, fill, drafts=self.path.parent)
+        zarrs.create(
+            self.path / site / str(depth),
+            {"depth": depth, **({"once": True} if once else {})},
+            fill,
+            drafts=self.path.parent,
+        )

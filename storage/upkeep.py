@@ -79,7 +79,8 @@ def damaged_slots(store: ActivationStore) -> list[int]:
     pending, bad = set(store.pending()), []
     with zarrs.reading(f"{store.url}: its list of sites", "delete the store and capture it again"):
         group = zarrs.open_group(store.path)
-        arrays = [zarrs.array(group, f"{site}/energy") for site in zarrs.attributes(group)["sites"]]
+        found = [zarrs.array_of(group, site, "energy") for site in zarrs.attributes(group)["sites"]]
+        arrays = [array for array in found if array is not None]
     for slot in range(store.size()):
         if slot in pending:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from zarr.storage import WrapperStore
 from storage.places import SEAL, Place
 from tasks.diffusion.spec import NeuronSite
 
+SITE = [field.name for field in fields(NeuronSite) if field.name != "name"]  # what a site's group says of it
 STRING = np.dtypes.StringDType()  # zarr warns for every other kind of string
 
 
@@ -83,6 +85,12 @@ def array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return node
 
 
+def array_of(group: zarr.Group, site: str, name: str) -> zarr.Array[Any] | None:
+    """An array of a site's group, None where the group says that another site has it; KeyError if there is none."""
+    own = group[site]
+    return None if own.attrs.get("source") else array(group, f"{site}/{name}")
+
+
 def add_array(
     group: zarr.Group,
     name: str,
@@ -134,7 +142,7 @@ def check_group_name(site: str) -> None:
 def site_attributes(site: NeuronSite) -> dict[str, Any]:
     """What a site's group says of it. Raises ValueError if its name cannot name a group."""
     check_group_name(site.name)
-    return {"kind": site.kind, "width": site.width, "rows": site.rows}
+    return {key: value for key, value in site.as_json().items() if key != "name"}
 
 
 def read_sites(path: Place) -> list[NeuronSite]:
@@ -142,5 +150,5 @@ def read_sites(path: Place) -> list[NeuronSite]:
     sites = []
     for name in attributes(open_group(path))["sites"]:
         own = attributes(open_site(path, name))
-        sites.append(NeuronSite(name, own["kind"], own["width"], own["rows"]))
+        sites.append(NeuronSite(name, **{key: own[key] for key in SITE if key in own}))
     return sites

@@ -84,8 +84,8 @@ def capture_batch(
     if not prompts:
         return 0
     pipe = pipelines.load(model)
-    steps = len(pipelines.captured_timesteps(pipe, capture))
-    with record(pipe, sites, branches=len(capture.branches)) as recording:
+    steps = store.steps_and_branches()[0]
+    with record(pipe, sites, branches=len(capture.branches), padding=capture.padding) as recording:
         pipelines.generate(pipe, list(prompts.values()), capture, window=steps)
     if recording.calls != steps:
         raise RuntimeError(
@@ -93,5 +93,5 @@ def capture_batch(
         )
     energies = recording.energies()
     for i, slot in enumerate(prompts):
-        store.write(slot, {name: energy[i] for name, energy in energies.items()}, recording.tokens)
+        store.write(slot, {name: energy[i] for name, energy in energies.items()}, recording.tokens_of(i))
     return len(prompts)

@@ -56,8 +56,9 @@ def write_mask(cut: Cut) -> Densities:
     for site in cut.sites:
         count = candidates(cut.prune.sparsity, site.width)
         found = Ranking(*ranked.read(site.name, cut.prune.t_hat, depths))
-        masks[site.name] = mask(found, site.width, count, cut.prune.t_hat, cut.prune.vote_share)
-    changed = {site.name: (site.rows, site.width) for site in cut.sites if masks[site.name].any()}
+        neurons = mask(found, site.width, count, cut.prune.t_hat, cut.prune.vote_share)
+        masks[site.name] = np.pad(neurons, ((0, 0), (site.start, 0)))  # of all inputs: False before the neurons
+    changed = {site.name: (site.rows, site.inputs) for site in cut.sites if masks[site.name].any()}
     cut.draft.put_masks(masks)
     cut.draft.put_deltas(
         changed,

@@ -15,7 +15,7 @@ from storage.edits import Edit
 from storage.models import ModelStore
 from storage.roots import place_at
 from tasks.cuts import RankingKey
-from tasks.diffusion.spec import NeuronSite, slots_of
+from tasks.diffusion.spec import NeuronSite, PruneSpec, slots_of
 from tasks.pruning.masks import candidates
 from tasks.pruning.rankings import Ranking
 
@@ -70,8 +70,11 @@ class Source:
 
     @cached_property
     def sites(self) -> list[NeuronSite]:
-        """The model's sites."""
-        return ModelStore(self.store, self.edit.manifest["model"]["key"]).sites()
+        """The sites that the edit prunes."""
+        known = ModelStore(self.store, self.edit.manifest["model"]["key"]).sites()
+        if "combined" in self.prune:
+            return known
+        return list(PruneSpec.from_json(self.prune).chosen(known))
 
     def captured(self) -> bool:
         """Whether the energies of both roles are in the store."""

@@ -91,7 +91,7 @@ def plot_frequencies(source: Source, masks: Mapping[str, Bools], plots: Plots, s
             break
         target, reference = source.energies(site.name)
         frequency = selection_frequency(
-            target, reference, weights.weight(site.name), source.sparsity, source.prune["t_hat"],
+            target, reference, weights.weight(site.name)[:, site.start :], source.sparsity, source.prune["t_hat"],
             vote_share=source.prune["vote_share"], branch=source.prune["branch"], samples=SAMPLES,
         ).values  # fmt: skip
         pace = (time.monotonic() - began) / size

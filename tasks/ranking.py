@@ -48,17 +48,19 @@ def rank(root: str, key: RankingKey, sites: Sequence[NeuronSite], sparsity: Deci
     missing.sort(key=lambda site: -site.width * site.rows)
     for digest in (key.target, key.reference) if missing else ():
         ActivationStore(root, key.profile, digest).check_complete()
-    compute(*(delayed(_rank_site, pure=False)(root, key, site.name, depths[site]) for site in missing))
+    compute(*(delayed(_rank_site, pure=False)(root, key, site, depths[site]) for site in missing))
     return store.url
 
 
-def _rank_site(root: str, key: RankingKey, site: str, depth: int) -> None:
+def _rank_site(root: str, key: RankingKey, site: NeuronSite, depth: int) -> None:
     """Rank one site and store it; energies load, and rows are ranked, on the threads of this process."""
     stores = [ActivationStore(root, key.profile, digest) for digest in (key.target, key.reference)]
-    energies = [store.energy(site, complete=True) for store in stores]
+    energies = [store.energy(site.name, complete=True) for store in stores]
     if key.prompts is not None:
         energies = [energy.isel(prompt=slots_of(key.prompts, energy.sizes["prompt"])) for energy in energies]
+    if site.once:  # every step votes alike: one is ranked
+        energies = [energy.isel(step=[0]) for energy in energies]
     with dask.config.set(scheduler="threads"):
         target, reference = role_norms(energies[0], energies[1], key.branch)
-        found = rank_site(ModelStore(root, key.model).weight(site), target, reference, depth)
-    key.open(root).write(site, found.neuron, found.kept)
+        found = rank_site(ModelStore(root, key.model).weight(site.name)[:, site.start :], target, reference, depth)
+    key.open(root).write(site.name, found.neuron, found.kept, site.once)

@@ -10,7 +10,8 @@ import torch
 
 from tasks.concepts.prompts import Prompt
 from tasks.diffusion.pipelines import generate, timesteps
-from tasks.diffusion.recorder import Recording, energy, record
+from tasks.diffusion.recorder import Recording, record
+from tasks.diffusion.reducing import energy
 from tasks.diffusion.sites import linear
 from tasks.diffusion.spec import CaptureSpec, NeuronSite
 from tests import tiny
@@ -171,7 +172,7 @@ def test_a_window_stops_denoising_and_keeps_the_first_steps(scheduler: str) -> N
     pipe = tiny.build(scheduler)
     spec = CaptureSpec(steps=5)
     full, first = capture(pipe, spec=spec), capture(pipe, spec=spec, window=2)
-    assert full.calls == len(timesteps(pipe, 5))
+    assert full.calls == len(timesteps(pipe, CaptureSpec(steps=5)))
     assert first.calls == 2
     for name, found in first.energies().items():
         np.testing.assert_array_equal(found, full.energies()[name][:, :2], err_msg=name)
@@ -215,7 +216,7 @@ def test_fault_2_the_hook_does_not_recompute_the_layer(pipe: Any, monkeypatch: p
 def test_fault_3_pndm_makes_51_calls_for_50() -> None:
     pipe = tiny.build("pndm")
     spec = CaptureSpec(steps=50)
-    steps = timesteps(pipe, 50)
+    steps = timesteps(pipe, CaptureSpec(steps=50))
     assert len(steps) == 51
     assert len(set(steps)) == 50  # one timestep stands twice: a step is a denoiser call, not a timestep
     recording = capture(pipe, PROMPTS[:1], spec)

@@ -32,9 +32,9 @@ def build(scheduler: str = "ddim", layers: int = 1, seed: int = 0) -> StableDiff
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         pipe = StableDiffusionPipeline(
-            vae=_autoencoder(),
+            vae=autoencoder(),
             text_encoder=_text_encoder().eval(),
-            tokenizer=_tokenizer(),
+            tokenizer=tokenizer(),
             unet=_unet(layers).eval(),
             scheduler=_scheduler(scheduler),
             safety_checker=None,
@@ -51,7 +51,7 @@ def save(folder: Path, **options: Any) -> Path:
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate(["<start>", "<end>", "<unk>", *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -101,7 +101,7 @@ def _unet(layers: int) -> UNet2DConditionModel:
     )
 
 
-def _autoencoder() -> AutoencoderTiny:
+def autoencoder() -> AutoencoderTiny:
     return AutoencoderTiny(
         encoder_block_out_channels=(4, 4, 4),
         decoder_block_out_channels=(4, 4, 4),

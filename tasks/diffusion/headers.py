@@ -10,11 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.diffusion.families import FAMILIES, Family
+from tasks.diffusion.families import FAMILIES, TEXT_PATTERNS, Family, SitePattern
 from tasks.diffusion.sources import WEIGHT_SUFFIX, fingerprint, resolve
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
 
@@ -25,13 +25,14 @@ PROFILE_SCHEMA = 1
 class ModelCard:
     """A model as the store knows it."""
 
-    key: str  # "<name>-<fingerprint>-<dtype>": the model's address
+    key: str  # "<name>-<fingerprint>-<dtype>", with "-<kinds>" unless those are ffn: the address of the sites' weights
     id: str
     revision: str | None
     fingerprint: str  # sha256 of its files
     dtype: str
     sites: tuple[NeuronSite, ...]
     scheduler: dict[str, Any]  # class and config
+    halves: bool = True  # whether guidance runs an uncond half
 
 
 def read_card(model: ModelSpec, kinds: Sequence[str]) -> ModelCard:
@@ -42,33 +43,62 @@ def read_card(model: ModelSpec, kinds: Sequence[str]) -> ModelCard:
     folder = resolve(model)
     digest = fingerprint(folder)
     name = re.sub(r"[^a-z0-9]+", "-", Path(model.path).name.lower()).strip("-") or "model"
+    held = "" if sorted(kinds) == ["ffn"] else f"-{'+'.join(sorted(kinds))}"
     return ModelCard(
-        key=f"{name}-{digest[:12]}-{model.dtype}",
+        key=f"{name}-{digest[:12]}-{model.dtype}{held}",
         id=model.path if model.revision else folder.name,
         revision=model.revision,
         fingerprint=digest,
         dtype=model.dtype,
         sites=tuple(read_sites(folder, kinds)),
-        scheduler=json.loads((folder / "scheduler" / "scheduler_config.json").read_text("utf-8")),
+        scheduler=json.loads(
+            (folder / "scheduler" / "scheduler_config.json").read_text("utf-8"),
+            parse_constant=str,  # DPM-Solver's lambda_min_clipped is -Infinity, which JSON proper lacks
+        ),
+        halves=family_in(folder).halves,
     )
 
 
 def read_sites(folder: Path, kinds: Sequence[str]) -> list[NeuronSite]:
-    """Every site of the given kinds, by name. Raises ValueError for an unknown architecture or a kind it has not."""
-    family = family_in(folder)
-    rows = [row for row in family.patterns if row.kind in kinds]
-    if missing := sorted(set(kinds) - {row.kind for row in rows}):
-        known = ", ".join(sorted({row.kind for row in family.patterns}))
-        raise ValueError(f"family {family.name} has no site kind {', '.join(missing)}; it has {known}")
-    sites = {
-        NeuronSite(f"{family.component}.{module}", row.kind, shape[1], shape[0])
-        for module, shape in _weights(folder / family.component)
-        for row in rows
-        if len(shape) == 2 and re.search(row.pattern, module)
-    }
-    if not sites:
-        raise ValueError(f"{folder / family.component} has no Linear of the kinds {', '.join(kinds)}")
-    return sorted(sites)
+    """Every site of the given kinds, by name. Raises ValueError for an unknown architecture or a kind it has not.
+
+    Of the sites that read the prompt's embedding the first is the source of the others.
+    """
+    family, text, known = family_in(folder), _text_encoders(folder), kinds_in(folder)
+    if missing := sorted(set(kinds) - set(known)):
+        raise ValueError(f"family {family.name} has no site kind {', '.join(missing)}; it has {', '.join(known)}")
+    rows = [(family.component, row) for row in family.patterns if row.kind in kinds]
+    rows += [(component, SitePattern("text", pattern)) for component, pattern in text.items() if "text" in kinds]
+    sites = sorted({
+        site for component in {component for component, _ in rows} for module, shape in _weights(folder / component)
+        for owner, row in rows if owner == component and (site := _site(component, module, shape, row))
+    })  # fmt: skip
+    if empty := sorted(set(kinds) - {site.kind for site in sites}):
+        raise ValueError(f"{folder} has no Linear of the kinds {', '.join(empty)}")
+    embedded = [site.name for site in sites if site.once and site.kind != "text"]
+    return [replace(site, source=embedded[0]) if site.name in embedded[1:] else site for site in sites]
+
+
+def kinds_in(folder: Path) -> list[str]:
+    """The site kinds that a pipeline folder's model has."""
+    text = ["text"] if _text_encoders(folder) else []
+    return sorted({*text, *(row.kind for row in family_in(folder).patterns)})
+
+
+def _site(component: str, module: str, shape: Sequence[int], row: SitePattern) -> NeuronSite | None:
+    """The site that a Linear is by a row of the table; None if it is none."""
+    if len(shape) != 2 or not re.search(row.pattern, module):
+        return None
+    start = shape[0] if row.after_rows else 0
+    once = row.embedding or row.kind == "text"
+    return NeuronSite(f"{component}.{module}", row.kind, shape[1] - start, shape[0], start, once)
+
+
+def _text_encoders(folder: Path) -> dict[str, str]:
+    """The pipeline's text encoders of known classes, with the pattern of their sites."""
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    return {component: TEXT_PATTERNS[entry[-1]] for component, entry in sorted(index.items())
+            if isinstance(entry, list) and entry[-1] in TEXT_PATTERNS}  # fmt: skip
 
 
 def family_in(folder: Path) -> Family:
@@ -81,7 +111,7 @@ def family_in(folder: Path) -> Family:
     known = ", ".join(name for family in FAMILIES for name in family.classes)
     raise ValueError(
         f"{folder} has no denoiser of a known architecture (known: {known}); "
-        "to add one, write its rows in tasks/diffusion/families/"
+        "to add one, write its rows in tasks/diffusion/families/, as docs/adding-a-model.md shows"
     )
 
 
@@ -92,8 +122,8 @@ def profile_of(card: ModelCard, capture: CaptureSpec) -> tuple[str, dict[str, An
         "model": {"id": card.id, "revision": card.revision, "fingerprint": card.fingerprint, "key": card.key},
         "dtype": card.dtype,
         "scheduler": card.scheduler,
-        "capture": {**asdict(capture), "guidance": float(capture.guidance), "kinds": sorted(capture.kinds)},
-        "sites": [asdict(site) for site in card.sites],
+        "capture": capture.as_json(),
+        "sites": [site.as_json() for site in card.sites],
     }
     determining = {key: value for key, value in document.items() if key != "model"}
     determining["model"] = [card.fingerprint, card.revision]

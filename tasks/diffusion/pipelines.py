@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import transformers
 from PIL import Image
 
 from tasks.concepts.prompts import Prompt
+from tasks.diffusion.sites import denoiser
 from tasks.diffusion.sources import fingerprint, resolve
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
 
@@ -54,15 +56,22 @@ def _load(model: ModelSpec, files: str | None) -> Any:
     return pipe.to(choose_device(model.device))
 
 
-def timesteps(pipe: Any, steps: int) -> list[float]:
-    """The scheduler's timestep of every denoiser call, in order; may be longer than `steps` (PNDM: 51 for 50)."""
-    pipe.scheduler.set_timesteps(steps)
+class _Enough(Exception):
+    """Ends a pipeline's run after the denoiser calls that are wanted."""
+
+
+def timesteps(pipe: Any, spec: CaptureSpec) -> list[float]:
+    """The scheduler's timestep of every denoiser call, in order; may be longer than `steps` (PNDM: 51 for 50).
+
+    A pipeline decides them as it begins (Flux by the image's size), so it is run as far as its first denoiser call.
+    """
+    generate(pipe, [Prompt("", 0)], spec, window=1)
     return [float(t) for t in pipe.scheduler.timesteps]
 
 
 def captured_timesteps(pipe: Any, spec: CaptureSpec) -> list[float]:
     """The timesteps inside the captured window. Raises ValueError when the window is longer than the run."""
-    every = timesteps(pipe, spec.steps)
+    every = timesteps(pipe, spec)
     if spec.window is not None and spec.window > len(every):
         raise ValueError(
             f"window is {spec.window}; the scheduler makes {len(every)} denoiser calls for {spec.steps} steps"
@@ -76,37 +85,51 @@ def generate(
     """Draw one image a prompt, from the prompt's own seed.
 
     With `window`, denoising stops after that many denoiser calls and nothing is decoded: the list is empty. Raises
-    ValueError for a prompt that the text encoder would cut short.
+    ValueError for a prompt that every text encoder would cut short.
     """
     _check_lengths(pipe, prompts)
     calls = 0
 
-    def stop(pipe: Any, step: int, timestep: int, values: dict[str, Any]) -> dict[str, Any]:
+    def stop(module: torch.nn.Module, args: Any, output: Any) -> None:
         nonlocal calls
         calls += 1
-        if window is not None and calls >= window:
-            pipe._interrupt = True  # diffusers' own way to end the loop early
-        return values
+        if calls == window:
+            raise _Enough  # not every pipeline has a callback that ends its loop
 
-    size = {key: value for key, value in (("height", spec.height), ("width", spec.width)) if value is not None}
-    output = pipe(
-        prompt=[prompt.text for prompt in prompts],
-        generator=[torch.Generator("cpu").manual_seed(prompt.seed) for prompt in prompts],
-        num_inference_steps=spec.steps,
-        guidance_scale=spec.guidance,
-        output_type="latent" if window is not None else "pil",
-        callback_on_step_end=stop,
-        **size,
-    )
-    return [] if window is not None else list(output.images)
+    options: dict[str, Any] = {"height": spec.height, "width": spec.width}
+    known = inspect.signature(type(pipe).__call__).parameters
+    # PixArt's: the nearest size that it was trained at would be drawn; captions would change where bs4 is installed.
+    options |= {name: False for name in ("use_resolution_binning", "clean_caption") if name in known}
+    hook = denoiser(pipe).register_forward_hook(stop)
+    try:
+        output = pipe(
+            prompt=[prompt.text for prompt in prompts],
+            generator=[torch.Generator("cpu").manual_seed(prompt.seed) for prompt in prompts],
+            num_inference_steps=spec.steps,
+            guidance_scale=spec.guidance,
+            **{key: value for key, value in options.items() if value is not None},
+        )
+    except _Enough:
+        pipe.maybe_free_model_hooks()  # as the pipeline does at its end
+        return []
+    finally:
+        hook.remove()
+    return list(output.images)
 
 
 def _check_lengths(pipe: Any, prompts: Sequence[Prompt]) -> None:
     """What is cut off is not drawn: a target may lose its concept. No prompt in the message: it may be logged."""
-    limit = pipe.tokenizer.model_max_length
+    longest = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")  # of T5, by default
+    limits = []
+    for name, tokenizer in sorted(pipe.components.items()):
+        if name.startswith("tokenizer") and tokenizer is not None:
+            encoder = getattr(pipe, name.replace("tokenizer", "text_encoder"))
+            by_pipeline = [longest.default] if longest and encoder.config.model_type == "t5" else []
+            limits.append((tokenizer, min([tokenizer.model_max_length, *by_pipeline])))
     for prompt in prompts:
-        length = len(pipe.tokenizer(prompt.text).input_ids)
-        if length > limit:
+        lengths = [(len(tokenizer(prompt.text).input_ids), limit) for tokenizer, limit in limits]
+        if all(length > limit for length, limit in lengths):
+            length, limit = max(lengths, key=lambda one: one[1])
             raise ValueError(
                 f"prompt {prompt.name} has {length} tokens, but the text encoder reads {limit}; shorten it"
             )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 Branch = Literal["both", "cond", "uncond"]
 BRANCHES: tuple[Branch, ...] = ("both", "cond", "uncond")
@@ -20,9 +20,12 @@ class NeuronSite:
     """An nn.Linear whose inputs are the neurons: what energies are kept for and what an edit prunes."""
 
     name: str  # "<component>.<qualified name>", e.g. "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2"
-    kind: str  # "ffn"
-    width: int  # neurons: input features of the Linear
+    kind: str  # "ffn", "ffn_in", "attn_k", "attn_v" or "text"
+    width: int  # neurons
     rows: int  # output features of the Linear
+    start: int = 0  # input features of the Linear before the neurons, which are the last `width`
+    once: bool = False  # its input is the same at every step: energies have no step
+    source: str = ""  # the site whose input, and so whose energies, it has too; "" = it has its own
 
     @property
     def component(self) -> str:
@@ -33,6 +36,15 @@ class NeuronSite:
     def module(self) -> str:
         """The Linear's qualified name inside its component."""
         return self.name.partition(".")[2]
+
+    @property
+    def inputs(self) -> int:
+        """Input features of the Linear."""
+        return self.start + self.width
+
+    def as_json(self) -> dict[str, Any]:
+        """The site as JSON values, without what most sites do not have."""
+        return {key: value for key, value in asdict(self).items() if value not in (0, False, "")}
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,8 @@ class CaptureSpec:
     height: int | None = None  # px; None = the model's own size
     width: int | None = None  # px
     kinds: tuple[str, ...] = ("ffn",)  # site kinds
+    padding: bool = True  # whether padding tokens count in a text encoder's energies
+    halves: bool = True  # guidance above 1 runs an uncond half; False where it is distilled into the model
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -77,7 +91,13 @@ class CaptureSpec:
     @property
     def branches(self) -> tuple[str, ...]:
         """The halves of the denoiser's batch, in order."""
-        return ("uncond", "cond") if self.guidance > 1 else ("cond",)
+        return ("uncond", "cond") if self.guidance > 1 and self.halves else ("cond",)
+
+    def as_json(self) -> dict[str, Any]:
+        """The spec as JSON values that decide its address: equal captures have equal ones."""
+        added = {key: False for key in ("padding", "halves") if not getattr(self, key)}
+        old = {key: value for key, value in asdict(self).items() if key not in ("padding", "halves")}
+        return {**old, "guidance": float(self.guidance), "kinds": sorted(self.kinds), **added}
 
 
 @dataclass(frozen=True)
@@ -88,8 +108,10 @@ class PruneSpec:
     t_hat: int  # first denoiser calls that vote, 1 to the captured window
     vote_share: float = 0.0  # share of t_hat that must agree, 0 (union, the paper) to below 1
     branch: Branch = "both"
-    kinds: tuple[str, ...] = ("ffn",)
+    kinds: tuple[str, ...] = ("ffn",)  # of the sites that are pruned
     prompts: str | None = None  # slots of both sets that count, such as "0-9,15"; None = all
+    include: tuple[str, ...] = ()  # patterns of sites' names, such as "unet.up_blocks*"; none = every site
+    exclude: tuple[str, ...] = ()  # likewise, of those that are left alone
 
     def __post_init__(self) -> None:
         if self.prompts is not None:
@@ -112,7 +134,37 @@ class PruneSpec:
             "branch": self.branch,
             "kinds": list(self.kinds),
             **({} if self.prompts is None else {"prompts": self.prompts}),
+            **{key: list(patterns) for key in ("include", "exclude") if (patterns := getattr(self, key))},
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PruneSpec:
+        """The spec that `as_json` wrote."""
+        lists = {key: tuple(document[key]) for key in ("kinds", "include", "exclude") if key in document}
+        return cls(**{**document, **lists, "sparsity": Decimal(document["sparsity"])})
+
+    def chosen(self, sites: Sequence[NeuronSite]) -> tuple[NeuronSite, ...]:
+        """The sites that are pruned, of those that are captured.
+
+        Raises ValueError if a kind is not captured, or a pattern names no site, or none is left.
+        """
+        captured = sorted({site.kind for site in sites})
+        if missing := sorted(set(self.kinds) - set(captured)):
+            raise ValueError(
+                f"kinds {', '.join(missing)} are not captured, only {', '.join(captured)}; capture them too"
+            )
+        of_kinds = [site for site in sites if site.kind in self.kinds]
+        for pattern in (*self.include, *self.exclude):
+            if not any(fnmatchcase(site.name, pattern) for site in of_kinds):
+                raise ValueError(
+                    f"no site of the kinds {', '.join(self.kinds)} is named {pattern}; see conceptprune sites"
+                )
+        found = [site for site in of_kinds if not any(fnmatchcase(site.name, pattern) for pattern in self.exclude)]
+        if self.include:
+            found = [site for site in found if any(fnmatchcase(site.name, pattern) for pattern in self.include)]
+        if not found:
+            raise ValueError("include and exclude leave no site to prune; see conceptprune sites")
+        return tuple(found)
 
 
 @dataclass(frozen=True)

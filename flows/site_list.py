@@ -1,0 +1,45 @@
+"""A model's neuron sites and what capturing them costs, from the model's files alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from flows.config import Common
+from flows.specs import names
+from tasks.checking import model_sites
+from tasks.diffusion.spec import NeuronSite
+
+STEPS = 50  # denoiser calls that costs are given for, if none are
+
+
+@dataclass(frozen=True)
+class SiteList:
+    """Sites of a model, with what the energies of a prompt take."""
+
+    model: str
+    family: str
+    kinds: list[str]  # that the model has
+    steps: int
+    branches: int
+    sites: list[NeuronSite]
+
+    def bytes_of(self, site: NeuronSite) -> int:
+        """Bytes of a prompt's energies; 0 where another site has them."""
+        return 0 if site.source else 4 * site.width * self.branches * (1 if site.once else self.steps)
+
+    def as_json(self) -> dict[str, Any]:
+        """The command line's JSON document."""
+        rows = [{**site.as_json(), "weights": site.width * site.rows, "bytes": self.bytes_of(site)}
+                for site in self.sites]  # fmt: skip
+        return {**vars(self), "sites": rows}
+
+
+def list_sites(model: str, revision: str | None, kinds: str | None, match: str | None, steps: int | None) -> SiteList:
+    """The sites of a model that fit. Raises ValueError in one sentence if there is no such model, kind or site."""
+    family, known, found = model_sites(Common(model=model, revision=revision).model_spec, names(kinds))
+    chosen = [site for site in found if match is None or fnmatchcase(site.name, match)]
+    if not chosen:
+        raise ValueError(f"none of the {len(found)} sites of {model} is named {match}; leave --match out to see them")
+    return SiteList(model, family.name, known, steps or STEPS, 2 if family.halves else 1, chosen)
