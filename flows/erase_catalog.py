@@ -14,7 +14,7 @@ from flows.config import CatalogRequest
 from flows.erase_concept import erase, erase_concept
 from flows.plan import Plan
 from flows.sharing import share_out
-from flows.steps import Steps, tracked
+from flows.steps import Steps, ended, tracked
 from flows.tabling import CatalogOutcome, table_edits
 from storage.parallel import at_once
 from tasks.failures import reason
@@ -27,8 +27,7 @@ def erase_catalog(request: CatalogRequest) -> dict[str, Any]:
     with progress_artifacts():
         outcome = erase_all(plan, Steps(tracked))
     publish_catalog(outcome)
-    outcome.check()
-    return outcome.as_json()
+    return ended(outcome.as_json(), outcome.failure())
 
 
 def erase_all(plan: CatalogPlan, steps: Steps) -> CatalogOutcome:

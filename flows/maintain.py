@@ -11,7 +11,7 @@ from prefect import flow
 
 from flows.artifacts import progress_artifacts, publish_upkeep
 from flows.config import MaintenanceRequest
-from flows.steps import Steps, tracked
+from flows.steps import Steps, ended, tracked
 from storage.listing import edit_places
 from storage.roots import Root
 from storage.upkeep import activation_stores
@@ -38,10 +38,9 @@ class Upkeep:
         return {**vars(self), "damaged": dict(self.damaged), "reset": {k: list(v) for k, v in self.reset.items()},
                 "rankings": list(self.rankings), "leftovers": list(self.leftovers)}  # fmt: skip
 
-    def check(self) -> None:
-        """Raises StoreDamaged if something is damaged and was not put right."""
-        if self.damaged:
-            raise StoreDamaged(self)
+    def failure(self) -> StoreDamaged | None:
+        """What the run failed of; None if nothing stays damaged."""
+        return StoreDamaged(self) if self.damaged else None
 
     @property
     def failed(self) -> bool:
@@ -63,8 +62,7 @@ def maintain(request: MaintenanceRequest) -> dict[str, Any]:
     with progress_artifacts():
         found = look_after(request, Steps(tracked))
     publish_upkeep(found)
-    found.check()
-    return found.as_json()
+    return ended(found.as_json(), found.failure())
 
 
 def look_after(request: MaintenanceRequest, steps: Steps) -> Upkeep:

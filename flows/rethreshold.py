@@ -11,7 +11,7 @@ from prefect import flow
 from flows.artifacts import progress_artifacts, publish_catalog
 from flows.config import CatalogRequest
 from flows.erase_concept import cut
-from flows.steps import Steps, tracked
+from flows.steps import Steps, ended, tracked
 from flows.stored import evaluated, stored_cut
 from flows.tabling import CatalogOutcome, table_edits
 from storage.listing import latest_edit, list_concepts
@@ -38,8 +38,7 @@ def rethreshold(request: CatalogRequest) -> dict[str, Any]:
     with progress_artifacts():
         outcome = cut_all(plan_cuts(request), Steps(tracked))
     publish_catalog(outcome)
-    outcome.check()
-    return outcome.as_json()
+    return ended(outcome.as_json(), outcome.failure())
 
 
 def plan_cuts(request: CatalogRequest) -> CutPlan:

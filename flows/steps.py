@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from flows.config import Settings
 
@@ -103,6 +103,17 @@ class Steps:
             out.append(self.call(task, *args, list(slots[start : start + size])))
             self.show(stage, min(start + size, len(slots)), len(slots))
         return out
+
+
+def ended(document: dict[str, Any], failure: Exception | None) -> dict[str, Any]:
+    """What a flow returns: its document, or a state that has failed in a sentence; whoever called the flow gets the
+    failure raised. Raised in the flow it would be logged with a traceback, as what nobody foresaw.
+    """
+    if failure is None:
+        return document
+    from prefect.states import Failed
+
+    return cast(dict[str, Any], Failed(message=str(failure), data=failure))  # Prefect takes a state for a result
 
 
 def _check_limit(name: str) -> None:

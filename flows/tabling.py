@@ -119,10 +119,9 @@ class CatalogOutcome:
         """The command line's JSON document."""
         return {**vars(self), "failed": dict(self.failed), "rows": [row.as_json() for row in self.rows]}
 
-    def check(self) -> None:
-        """Raises ConceptsFailed if a concept failed."""
-        if self.failed:
-            raise ConceptsFailed(self)
+    def failure(self) -> ConceptsFailed | None:
+        """What the run failed of; None if no concept did."""
+        return ConceptsFailed(self) if self.failed else None
 
 
 def outcome_of(document: Mapping[str, Any]) -> CatalogOutcome:

@@ -13,7 +13,8 @@ import torch
 from flows.erase_concept import erase
 from flows.plan import make_plan
 from flows.steps import Steps
-from tasks.applying import apply_edit, with_edit
+from storage.edits import read_edit_at
+from tasks.applying import Edits, apply_edit, with_edit
 from tasks.concepts.prompts import Prompt
 from tasks.diffusion import pipelines
 from tasks.diffusion.pruned import pruned
@@ -108,3 +109,75 @@ def test_a_damaged_edit_is_refused(edit: Path, damage: str) -> None:
         apply_edit(pipe, edit)
     assert "\n" not in str(caught.value)
     assert changed(pipe, before) == set()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Edits of three concepts for the tiny model, one of them of other site kinds."""
+    case = erase_cases.build(tmp_path_factory.mktemp("several"))
+    store = tmp_path_factory.mktemp("several-store")
+    options: dict[str, dict[str, Any]] = {
+        "fox": {"sparsity": "0.5"}, "apple": {"sparsity": "0.3"}, "rose": {"kinds": "attn_v,text", "sparsity": "0.5"},
+    }  # fmt: skip
+    return {concept: Path(erase(make_plan(case.request(store, concept, evaluate=False, **own)), Steps()).url)
+            for concept, own in options.items()}  # fmt: skip
+
+
+def everything(pipe: Any) -> dict[str, torch.Tensor]:
+    """A copy of all weights that edits may change."""
+    return {f"{part}.{name}": tensor.clone() for part in ("unet", "text_encoder")
+            for name, tensor in getattr(pipe, part).state_dict().items()}  # fmt: skip
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_edits_compose_as_their_union_in_any_order_and_go_without_a_trace(several: dict[str, Path]) -> None:
+    pipe = tiny.build()
+    base, edits = everything(pipe), Edits(pipe)
+    masks = {concept: read_edit_at(str(url)).masks() for concept, url in several.items()}
+    for use in (["fox"], ["fox", "apple", "rose"], ["rose", "apple", "fox"], ["apple", "rose"], ["rose"], []):
+        assert [edit.concept for edit in edits.use(*(several[concept] for concept in use))] == use
+        wanted = {name: tensor.clone() for name, tensor in base.items()}
+        for concept in use:
+            for site, mask in masks[concept].items():
+                wanted[f"{site}.weight"][torch.from_numpy(mask)] = 0
+        assert same(everything(pipe), wanted)
+    assert same(everything(pipe), base)
+
+
+def test_two_edits_at_once_draw_what_their_union_draws(several: dict[str, Path]) -> None:
+    pipe, other = tiny.build(), tiny.build()
+    Edits(pipe).use(several["fox"], several["apple"])
+    fox, apple = (read_edit_at(str(several[concept])).masks() for concept in ("fox", "apple"))
+    with pruned(other, {site: fox[site] | apple[site] for site in fox}):
+        assert np.array_equal(draw(pipe), draw(other))
+
+
+def test_what_was_in_use_stays_where_another_is_refused(several: dict[str, Path], tmp_path: Path) -> None:
+    pipe = tiny.build()
+    edits = Edits(pipe)
+    edits.use(several["fox"])
+    before = everything(pipe)
+    damaged = Path(shutil.copytree(several["apple"], tmp_path / "damaged"))
+    (damaged / "mask.safetensors").write_bytes(b"no mask")
+    with pytest.raises(ValueError, match="wrong sha256"):
+        edits.use(several["rose"], damaged)
+    assert same(everything(pipe), before)
+    assert [edit.concept for edit in edits.active] == ["fox"]
+    stranger = Edits(tiny.build(seed=1))
+    with pytest.raises(ValueError, match="not those that the edit was made for"):
+        stranger.use(several["fox"])
+    assert stranger.active == ()
+
+
+def test_the_base_is_hashed_once_for_each_kind_of_edit(
+    several: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr("tasks.applying.check_base", lambda pipe, expected, components: calls.append(components))
+    edits = Edits(tiny.build())
+    for concept in ("fox", "apple", "rose", "fox", "rose"):
+        edits.use(several[concept])
+    assert calls == [frozenset({"unet"}), frozenset({"unet", "text_encoder"})]

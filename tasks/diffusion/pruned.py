@@ -44,6 +44,40 @@ def patched(weight: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     return weight.detach().masked_fill(torch.tensor(mask, dtype=torch.bool, device=weight.device), 0)
 
 
+class Swap:
+    """The weights of a pipeline's Linears in place of the base's, which are kept and come back bit for bit."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._base: dict[str, torch.Tensor] = {}
+        self._now: dict[str, torch.Tensor] = {}
+
+    def to(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Put the base's weights in place, with the masked ones at zero: {site: bool [out, neuron]}, True = prune.
+
+        Raises ValueError if a mask fits no Linear; nothing is changed then.
+        """
+        weights = {name: linear(self._pipe, name).weight for name in {**self._base, **masks}}
+        base = {name: self._base.get(name, weight.data) for name, weight in weights.items()}
+        now = {name: patched(base[name], masks[name]) for name in masks}
+        self._put(base | now)
+        self._base = {name: base[name] for name in masks}  # of the others the base is in place again
+        self._now = now
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """The base's own weights while the block runs."""
+        try:
+            self._put(self._base)
+            yield
+        finally:
+            self._put(self._now)
+
+    def _put(self, data: Mapping[str, torch.Tensor]) -> None:
+        for name, tensor in data.items():
+            linear(self._pipe, name).weight.data = tensor
+
+
 @contextmanager
 def pruned(pipe: Any, masks: Mapping[str, np.ndarray], base: str | None = None) -> Iterator[Any]:
     """The pipeline with its masked weights at zero while the block runs; then the exact bits as before.
@@ -54,16 +88,12 @@ def pruned(pipe: Any, masks: Mapping[str, np.ndarray], base: str | None = None) 
     components = {name.partition(".")[0] for name in masks}
     if base is not None:
         check_base(pipe, base, components)
-    weights = {name: linear(pipe, name).weight for name in masks}
-    replacements = {name: patched(weight, masks[name]) for name, weight in weights.items()}
-    originals = {name: weight.data for name, weight in weights.items()}
+    swap = Swap(pipe)
     try:
-        for name, weight in weights.items():
-            weight.data = replacements[name]
+        swap.to(masks)
         yield pipe
     finally:
-        for name, weight in weights.items():
-            weight.data = originals[name]
+        swap.to({})
 
 
 @torch.no_grad()
