@@ -90,8 +90,8 @@ def print_catalog(outcome: CatalogOutcome) -> None:
         )  # fmt: skip
     out.print(table)
     out.print(
-        f"{len(outcome.rows)} concepts have their edit, {outcome.made} made now; {outcome.captured} prompt sets were "
-        f"captured; all rows are in {outcome.store}/tables/edits",
+        f"concepts that have their edit: {len(outcome.rows)}, {outcome.made} made now; prompt sets captured: "
+        f"{outcome.captured}; all rows are in {outcome.store}/tables/edits",
         highlight=False,
         soft_wrap=True,
     )

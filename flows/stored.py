@@ -16,7 +16,8 @@ from storage.models import ModelStore
 from tasks.catalogs import load_catalog
 from tasks.checking import check_candidates, check_model
 from tasks.cuts import Cut, RankingKey
-from tasks.diffusion.spec import CaptureSpec, NeuronSite, slots_of
+from tasks.diffusion.slots import slots_of
+from tasks.diffusion.spec import CaptureSpec, NeuronSite
 
 
 def stored_cut(request: Common, slug: str) -> Cut:

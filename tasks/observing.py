@@ -27,7 +27,10 @@ def captured_tokens(root: str, profile: str, sites: Sequence[NeuronSite]) -> dic
         ready = [slot for slot, mark in enumerate(tree.dataset["complete"].values) if mark == 1]
         if ready:
             first = {"prompt": ready[0], "step": 0, "branch": 0}
-            return {site.name: round(float(tree[site.name]["energy"].isel(first).sum())) for site in sites}
+            return {
+                site.name: round(float(tree[site.name]["energy"].isel(first, missing_dims="ignore").sum()))
+                for site in sites
+            }
     return None
 
 

@@ -15,7 +15,8 @@ from storage.edits import Edit
 from storage.models import ModelStore
 from storage.roots import place_at
 from tasks.cuts import RankingKey
-from tasks.diffusion.spec import NeuronSite, PruneSpec, slots_of
+from tasks.diffusion.slots import slots_of
+from tasks.diffusion.spec import NeuronSite, PruneSpec
 from tasks.pruning.masks import candidates
 from tasks.pruning.rankings import Ranking
 

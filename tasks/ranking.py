@@ -16,7 +16,8 @@ from storage.activations import ActivationStore
 from storage.models import ModelStore
 from tasks.cuts import RankingKey
 from tasks.dask_client import dask_scheduler
-from tasks.diffusion.spec import NeuronSite, slots_of
+from tasks.diffusion.slots import slots_of
+from tasks.diffusion.spec import NeuronSite
 from tasks.pruning.masks import candidates
 from tasks.pruning.norms import role_norms
 from tasks.pruning.rankings import rank_site

@@ -17,6 +17,8 @@ from flows.rethreshold import plan_cuts
 from flows.steps import Steps
 from storage.edits import read_edit_at
 from storage.models import ModelStore
+from tasks.diffusion.headers import read_sites
+from tasks.diffusion.spec import TierSpec
 from tests.erase_cases import ROOT, Case
 from tests.test_flows_cli import cli, refused
 
@@ -96,3 +98,11 @@ def test_what_is_not_captured_is_not_pruned(case: Case, tmp_path: Path) -> None:
     erase(make_plan(case.request(tmp_path, evaluate=False)), Steps())
     with pytest.raises(ValueError, match="kinds attn_v are not captured, only ffn; capture them too"):
         plan_cuts(CatalogRequest.of(case.request(tmp_path, evaluate=False, kinds="attn_v")))
+
+
+def test_a_tier_is_of_sites_that_change_with_the_step(case: Case, tmp_path: Path) -> None:
+    sites = read_sites(case.model, tuple(ALL.split(",")))
+    chosen = TierSpec("pooled", ("*",)).chosen(sites)
+    assert {site.kind for site in chosen} == {"ffn", "ffn_in"}
+    with pytest.raises(ValueError, match=r"\*attn2\* names sites that see the same at every step"):
+        TierSpec("pooled", ("*attn2*",)).chosen(sites)

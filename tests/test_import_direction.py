@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("flows", "tasks", "storage", "demo")
 FOLDERS = ("concepts", "diffusion", "pruning", "metrics")  # below tasks/: plain Python, no @task
 
-# What each room may import of ours. "tasks" is tasks/*.py alone; "spec" is tasks/diffusion/spec.py.
+# What each room may import of ours. "tasks" is tasks/*.py alone; "spec" is tasks/diffusion/spec.py and slots.py.
 MAY_IMPORT = {
     "flows": {"flows", "tasks", "storage", "tasks.concepts", "spec", "demo"},  # demo: where the bundled model lies
     "tasks": {"tasks", "storage", "spec", *(f"tasks.{folder}" for folder in FOLDERS)},
@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "tasks.diffusion": {"tasks.diffusion", "tasks.concepts", "spec"},
     "tasks.pruning": {"tasks.pruning", "tasks.concepts", "spec"},
     "tasks.metrics": {"tasks.metrics", "tasks.concepts", "spec"},
-    "spec": set(),
+    "spec": {"spec"},
     "storage": {"storage", "tasks.concepts", "spec"},
     "demo": {"demo"},
 }
@@ -43,13 +43,19 @@ MUST_NOT_IMPORT = {
 # What only storage/urls.py may say. A help text may show what a URL looks like: s3://bucket/..., or s3://...
 S3 = re.compile(r"\bs3\b(?!://(bucket/|\.\.\.))|s3fs|boto|obstore|aiohttp", re.IGNORECASE)
 
-LIGHT = ("storage", "tasks.concepts", "tasks.pruning", "tasks.diffusion.spec")  # these never import torch
+LIGHT = (
+    "storage",
+    "tasks.concepts",
+    "tasks.pruning",
+    "tasks.diffusion.spec",
+    "tasks.diffusion.slots",
+)  # these never import torch
 
 
 def room(name: str) -> str:
     """The room of a module of ours, or of a name in one."""
     parts = name.split(".")
-    if parts[:3] == ["tasks", "diffusion", "spec"]:
+    if parts[:3] in (["tasks", "diffusion", "spec"], ["tasks", "diffusion", "slots"]):
         return "spec"
     if parts[0] == "tasks" and len(parts) > 1 and parts[1] in FOLDERS:
         return f"tasks.{parts[1]}"

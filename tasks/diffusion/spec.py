@@ -9,6 +9,8 @@ from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from tasks.diffusion.slots import canonical_slots, slots_of
+
 Branch = Literal["both", "cond", "uncond"]
 BRANCHES: tuple[Branch, ...] = ("both", "cond", "uncond")
 TierKind = Literal["pooled", "raw"]
@@ -184,53 +186,24 @@ class TierSpec:
             object.__setattr__(self, "steps", canonical_slots(self.steps, "steps"))
 
     def chosen(self, sites: Sequence[NeuronSite]) -> list[NeuronSite]:
-        """The sites that it names, in the order given. Raises ValueError for a pattern that names none."""
+        """The sites that it names, in the order given, of those whose input changes with the step.
+
+        Raises ValueError for a pattern that names none.
+        """
+        varying = [site for site in sites if not site.once]
         for pattern in self.sites:
-            if not any(fnmatchcase(site.name, pattern) for site in sites):
-                raise ValueError(f"no site is named {pattern}; there are {', '.join(site.name for site in sites)}")
-        return [site for site in sites if any(fnmatchcase(site.name, pattern) for pattern in self.sites)]
+            if any(fnmatchcase(site.name, pattern) for site in varying):
+                continue
+            if any(fnmatchcase(site.name, pattern) for site in sites):
+                raise ValueError(
+                    f"{pattern} names sites that see the same at every step; a tier is of those that do not"
+                )
+            raise ValueError(f"no site is named {pattern}; there are {', '.join(site.name for site in varying)}")
+        return [site for site in varying if any(fnmatchcase(site.name, pattern) for pattern in self.sites)]
 
     def calls(self, captured: int) -> list[int]:
         """The denoiser calls that it names, of `captured`. Raises ValueError if there is no such call."""
         return list(range(captured)) if self.steps is None else slots_of(self.steps, captured, "steps")
-
-
-def canonical_slots(text: str, what: str = "prompts") -> str:
-    """A choice of slots, or of `what` else is numbered, in its one spelling: equal choices have equal digests.
-
-    >>> canonical_slots("7, 0-2,3,5-5")
-    '0-3,5,7'
-
-    Raises ValueError if it is none, or chooses nothing.
-    """
-    slots: set[int] = set()
-    for part in text.replace(" ", "").split(","):
-        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
-        if not found or int(found[2] or found[1]) < int(found[1]):
-            raise ValueError(f"{what} {text!r} is no choice; give numbers and ranges from 0, such as 0-9,15")
-        slots.update(range(int(found[1]), int(found[2] or found[1]) + 1))
-    runs: list[list[int]] = []
-    for slot in sorted(slots):
-        if runs and slot == runs[-1][1] + 1:
-            runs[-1][1] = slot
-        else:
-            runs.append([slot, slot])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-def slots_of(choice: str, size: int, what: str = "prompts") -> list[int]:
-    """The slots of a choice in a set of `size` prompts, or of `what` else is numbered.
-
-    >>> slots_of("0-2,5", 6)
-    [0, 1, 2, 5]
-
-    Raises ValueError if the set has no such slot.
-    """
-    ranges = (part.partition("-") for part in canonical_slots(choice, what).split(","))
-    slots = [slot for first, _, last in ranges for slot in range(int(first), int(last or first) + 1)]
-    if slots[-1] >= size:
-        raise ValueError(f"{what} {choice} asks for {slots[-1]}, but there are {size}, 0 to {size - 1}")
-    return slots
 
 
 def parse_sparsity(text: str | float) -> Decimal:

@@ -1,0 +1,43 @@
+"""Choices of numbered things, such as prompts or steps, as people write them: "0-9,15"."""
+
+from __future__ import annotations
+
+import re
+
+
+def canonical_slots(text: str, what: str = "prompts") -> str:
+    """A choice of slots, or of `what` else is numbered, in its one spelling: equal choices have equal digests.
+
+    >>> canonical_slots("7, 0-2,3,5-5")
+    '0-3,5,7'
+
+    Raises ValueError if it is none, or chooses nothing.
+    """
+    slots: set[int] = set()
+    for part in text.replace(" ", "").split(","):
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise ValueError(f"{what} {text!r} is no choice; give numbers and ranges from 0, such as 0-9,15")
+        slots.update(range(int(found[1]), int(found[2] or found[1]) + 1))
+    runs: list[list[int]] = []
+    for slot in sorted(slots):
+        if runs and slot == runs[-1][1] + 1:
+            runs[-1][1] = slot
+        else:
+            runs.append([slot, slot])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def slots_of(choice: str, size: int, what: str = "prompts") -> list[int]:
+    """The slots of a choice in a set of `size` prompts, or of `what` else is numbered.
+
+    >>> slots_of("0-2,5", 6)
+    [0, 1, 2, 5]
+
+    Raises ValueError if the set has no such slot.
+    """
+    ranges = (part.partition("-") for part in canonical_slots(choice, what).split(","))
+    slots = [slot for first, _, last in ranges for slot in range(int(first), int(last or first) + 1)]
+    if slots[-1] >= size:
+        raise ValueError(f"{what} {choice} asks for {slots[-1]}, but there are {size}, 0 to {size - 1}")
+    return slots
