@@ -84,3 +84,14 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> "Case":
     from tests import erase_cases  # torch: only for tests that ask for it
 
     return erase_cases.build(tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="session")
+def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every family's pipeline, saved. Leave them as they are."""
+    from tests import families  # torch: only for tests that ask for it
+
+    root = tmp_path_factory.mktemp("families")
+    for family in families.FAMILIES:
+        families.build(family).save_pretrained(root / family)
+    return {family: root / family for family in families.FAMILIES}
