@@ -11,6 +11,7 @@ from flows import commands_maintain, commands_observe, commands_sites, commands_
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
 from flows.config import CatalogRequest, Request, Settings
+from tasks.naming import words
 
 app = typer.Typer(
     name="conceptprune",
@@ -91,7 +92,7 @@ def catalog_check(
 ) -> None:
     """Check a catalog and say what a run would capture, reuse, store and cost. Nothing is loaded or written."""
     options = dict(
-        catalog=file, concepts=_slugs(concepts), store=store, model=model, revision=revision, judge=judge, dtype=dtype,
+        catalog=file, concepts=words(concepts), store=store, model=model, revision=revision, judge=judge, dtype=dtype,
         steps=steps, window=window, guidance=guidance, size=size, kinds=kinds,
         padding=padding, evaluate=evaluate,
     )  # fmt: skip
@@ -133,7 +134,7 @@ def catalog_erase(
     A concept that fails is named at the end and leaves the others alone. Run it again: it does only what is missing.
     """
     options = dict(
-        catalog=file, concepts=_slugs(concepts), store=store, model=model, revision=revision, judge=judge,
+        catalog=file, concepts=words(concepts), store=store, model=model, revision=revision, judge=judge,
         device=device, dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size,
         sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, kinds=kinds, include=include,
         exclude=exclude, padding=padding, evaluate=evaluate, workers=workers,
@@ -208,10 +209,6 @@ def show(concept: o.Concept, plots: o.Plots = None, store: o.Store = None, as_js
 def main() -> NoReturn:
     """The console script: exit code 0 done, 1 failed, 2 bad input."""
     sys.exit(app(standalone_mode=True))
-
-
-def _slugs(concepts: str | None) -> list[str] | None:
-    return None if concepts is None else [slug.strip() for slug in concepts.split(",") if slug.strip()]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import typer
 
 from flows import options as o
 from flows.answering import answer, asked
-from flows.commands_sweep import words
+from tasks.naming import words
 
 Tier = Annotated[
     str, typer.Option("--tier", help="pooled: mean, absmax and share positive over tokens; raw: every token's value.")

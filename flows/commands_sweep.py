@@ -6,6 +6,7 @@ from typing import Any
 
 from flows import options as o
 from flows.answering import answer, asked
+from tasks.naming import words
 
 
 def sweep(
@@ -66,12 +67,3 @@ def combine(
     from flows.combine import CombineRequest
 
     answer(lambda: erasing.combine(asked(CombineRequest, options), no_prefect), as_json, showing_sweep.print_combined)
-
-
-def words(text: str | None) -> list[str] | None:
-    """The words between commas; None if the option was not given.
-
-    >>> words("0.01, 5%,"), words(None)
-    (['0.01', '5%'], None)
-    """
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]

@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from flows.config import Common
-from flows.specs import names
 from tasks.checking import model_sites
 from tasks.diffusion.spec import NeuronSite
+from tasks.naming import words
 
 STEPS = 50  # denoiser calls that costs are given for, if none are
 
@@ -38,7 +38,7 @@ class SiteList:
 
 def list_sites(model: str, revision: str | None, kinds: str | None, match: str | None, steps: int | None) -> SiteList:
     """The sites of a model that fit. Raises ValueError in one sentence if there is no such model, kind or site."""
-    family, known, found = model_sites(Common(model=model, revision=revision).model_spec, names(kinds))
+    family, known, found = model_sites(Common(model=model, revision=revision).model_spec, words(kinds))
     chosen = [site for site in found if match is None or fnmatchcase(site.name, match)]
     if not chosen:
         raise ValueError(f"none of the {len(found)} sites of {model} is named {match}; leave --match out to see them")

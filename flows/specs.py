@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from flows.config import Common
 from tasks.concepts.catalog import Catalog
 from tasks.diffusion.spec import CaptureSpec, PruneSpec, parse_sparsity
+from tasks.naming import words
 
 Spec = TypeVar("Spec", CaptureSpec, PruneSpec)
 
@@ -20,7 +21,7 @@ MAX_CALLS_A_STEP = 2  # denoiser calls that a scheduler makes for a step, at mos
 def capture_spec(request: Common, catalog: Catalog) -> CaptureSpec:
     """The catalog's [capture] with what the request sets instead."""
     given = {"steps": request.steps, "window": request.window, "guidance": request.guidance,
-             "height": request.size, "width": request.size, "kinds": names(request.kinds),
+             "height": request.size, "width": request.size, "kinds": words(request.kinds),
              "padding": request.padding}  # fmt: skip
     values = {**catalog.file.capture, **{key: value for key, value in given.items() if value is not None}}
     spec = _checked(f"[capture] of catalog {request.catalog_url}", values, given, CaptureSpec)
@@ -35,7 +36,7 @@ def capture_spec(request: Common, catalog: Catalog) -> CaptureSpec:
 def prune_spec(request: Common, defaults: Mapping[str, Any]) -> PruneSpec:
     """The defaults with what the request sets instead."""
     given = {key: getattr(request, key) for key in ("sparsity", "t_hat", "vote_share", "branch", "prompts")}
-    given |= {key: names(getattr(request, key)) for key in ("kinds", "include", "exclude")}
+    given |= {key: words(getattr(request, key)) for key in ("kinds", "include", "exclude")}
     values = {**defaults, **{key: value for key, value in given.items() if value is not None}}
     if missing := {"sparsity", "t_hat"} - set(values):
         raise ValueError(f"neither the catalog nor an option sets {' or '.join(sorted(missing))}; give it")
@@ -56,11 +57,6 @@ def check_kinds(request: Common, prune: PruneSpec, captured: Sequence[str]) -> N
             f"[prune] of catalog {request.catalog_url}: kinds are {', '.join(prune.kinds) or 'none'}, "
             f"but {', '.join(captured)} sites are captured; let [capture] have them too"
         )
-
-
-def names(text: str | None) -> list[str] | None:
-    """Words by commas, such as kinds or patterns of sites; None stays None."""
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _checked(place: str, values: Mapping[str, Any], given: Mapping[str, Any], spec: type[Spec]) -> Spec:

@@ -1,24 +1,10 @@
-"""Names of task runs, as Prefect's UI shows them."""
+"""Names of task runs, as Prefect's UI shows them, and words as people list them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-
-def ranges(slots: Sequence[int]) -> str:
-    """Slots as people write them.
-
-    >>> ranges([0, 1, 2, 3]), ranges([4]), ranges([0, 1, 5, 7, 8]), ranges([])
-    ('0-3', '4', '0-1,5,7-8', '')
-    """
-    found: list[list[int]] = []
-    for slot in slots:
-        if found and slot == found[-1][1] + 1:
-            found[-1][1] = slot
-        else:
-            found.append([slot, slot])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+from tasks.diffusion.slots import ranges
 
 
 def run_name(template: str, slots: str) -> Any:
@@ -32,3 +18,12 @@ def run_name(template: str, slots: str) -> Any:
         return template.format(**{**parameters, slots: ranges(parameters[slots])})
 
     return name  # Prefect calls any function of `parameters`; its type asks for a class of its own
+
+
+def words(text: str | None) -> list[str] | None:
+    """The words between commas; None if the option was not given.
+
+    >>> words("0.01, 5%,"), words(None)
+    (['0.01', '5%'], None)
+    """
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 
 def canonical_slots(text: str, what: str = "prompts") -> str:
@@ -19,13 +20,7 @@ def canonical_slots(text: str, what: str = "prompts") -> str:
         if not found or int(found[2] or found[1]) < int(found[1]):
             raise ValueError(f"{what} {text!r} is no choice; give numbers and ranges from 0, such as 0-9,15")
         slots.update(range(int(found[1]), int(found[2] or found[1]) + 1))
-    runs: list[list[int]] = []
-    for slot in sorted(slots):
-        if runs and slot == runs[-1][1] + 1:
-            runs[-1][1] = slot
-        else:
-            runs.append([slot, slot])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return ranges(sorted(slots))
 
 
 def slots_of(choice: str, size: int, what: str = "prompts") -> list[int]:
@@ -41,3 +36,18 @@ def slots_of(choice: str, size: int, what: str = "prompts") -> list[int]:
     if slots[-1] >= size:
         raise ValueError(f"{what} {choice} asks for {slots[-1]}, but there are {size}, 0 to {size - 1}")
     return slots
+
+
+def ranges(slots: Sequence[int]) -> str:
+    """Slots as people write them.
+
+    >>> ranges([0, 1, 2, 3]), ranges([4]), ranges([0, 1, 5, 7, 8]), ranges([])
+    ('0-3', '4', '0-1,5,7-8', '')
+    """
+    found: list[list[int]] = []
+    for slot in slots:
+        if found and slot == found[-1][1] + 1:
+            found[-1][1] = slot
+        else:
+            found.append([slot, slot])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
