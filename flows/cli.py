@@ -1,4 +1,4 @@
-"""The command line: conceptprune erase, catalog, rethreshold, sweep, combine, observe, maintain, sites, show."""
+"""The command line: conceptprune erase, catalog, rethreshold, sweep and the other commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from flows import commands_maintain, commands_observe, commands_sites, commands_sweep
+from flows import commands_maintain, commands_observe, commands_publish, commands_sites, commands_sweep
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
 from flows.config import CatalogRequest, Request, Settings
@@ -192,6 +192,7 @@ app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)
 app.command()(commands_maintain.maintain)
+app.command()(commands_publish.publish)
 app.command()(commands_sites.sites)
 
 

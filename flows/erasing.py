@@ -17,6 +17,7 @@ from flows import erase_catalog as catalog_flow
 from flows import erase_concept as erase_flow
 from flows import maintain as maintain_flow
 from flows import observe as observe_flow
+from flows import publish as publish_flow
 from flows import rethreshold as rethreshold_flow
 from flows import sweep as sweep_flow
 from flows.capturing import seconds_a_prompt
@@ -27,6 +28,7 @@ from flows.maintain import StoreDamaged, Upkeep
 from flows.observe_plan import ObserveRequest, make_observation
 from flows.outcome import Outcome
 from flows.plan import make_plan
+from flows.publish import PublishRequest
 from flows.showing import err, progress_bars
 from flows.steps import Steps, progress
 from flows.sweep import SweepRequest
@@ -119,6 +121,16 @@ def maintain(request: MaintenanceRequest, no_prefect: bool) -> Upkeep:
             return error.found
 
     return _run(lambda: maintain_flow.look_after(request, Steps()), tracked, no_prefect)
+
+
+def publish(request: PublishRequest, no_prefect: bool) -> dict[str, Any]:
+    """Publish an edit. Raises ValueError for bad input, before a server starts."""
+    plan = publish_flow.plan_publication(request)
+    return _run(
+        lambda: publish_flow.publish_all(plan, Steps()),
+        lambda: publish_flow.publish(request),
+        no_prefect,
+    )
 
 
 def say(line: str) -> None:

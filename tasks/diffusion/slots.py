@@ -31,8 +31,8 @@ def slots_of(choice: str, size: int, what: str = "prompts") -> list[int]:
 
     Raises ValueError if the set has no such slot.
     """
-    ranges = (part.partition("-") for part in canonical_slots(choice, what).split(","))
-    slots = [slot for first, _, last in ranges for slot in range(int(first), int(last or first) + 1)]
+    parts = (part.partition("-") for part in canonical_slots(choice, what).split(","))
+    slots = [slot for first, _, last in parts for slot in range(int(first), int(last or first) + 1)]
     if slots[-1] >= size:
         raise ValueError(f"{what} {choice} asks for {slots[-1]}, but there are {size}, 0 to {size - 1}")
     return slots
