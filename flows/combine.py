@@ -14,7 +14,7 @@ from flows.outcome import Outcome
 from flows.steps import Steps, tracked
 from flows.tabling import table_edits
 from storage.edits import Edit
-from storage.listing import latest_edit, list_edits
+from storage.listing import find_edit, latest_edit
 from storage.parallel import at_once
 from tasks.combining import Combination, combine_masks, seal_combined
 from tasks.concepts.concept import SLUG
@@ -53,7 +53,7 @@ def plan_combination(request: CombineRequest) -> Combination:
     if there is not None and "combined" not in there.manifest["prune"]:
         raise ValueError(f"{request.name} is a concept with edits of its own; give the combination another name")
     asked = {**roles[0], **roles[1]}
-    edits = dict(zip(asked, at_once(lambda slug: _part(request.store, slug, asked[slug]), asked), strict=True))
+    edits = dict(zip(asked, at_once(lambda slug: find_edit(request.store, slug, asked[slug]), asked), strict=True))
     _check_models(list(edits.values()))
     erase, protect = ({slug: edits[slug].id for slug in sorted(role)} for role in roles)
     profiles = {edit.manifest["profile"] for edit in edits.values()}
@@ -90,20 +90,6 @@ def _asked(parts: Sequence[str]) -> Mapping[str, str]:
         if found.setdefault(slug, edit or "latest") != (edit or "latest"):
             raise ValueError(f"{slug} is named twice, with different edits; give each concept once")
     return found
-
-
-def _part(store: str, slug: str, edit: str) -> Edit:
-    """The edit that a part names."""
-    found = latest_edit(store, slug)
-    if found is None:
-        raise ValueError(f"there is no edit of {slug} in {store}; run conceptprune erase {slug} first")
-    if edit in ("latest", found.id):
-        return found
-    edits = list_edits(store, concept=slug)
-    for one in edits:
-        if one.id == edit:
-            return one
-    raise ValueError(f"{slug} has no edit {edit} in {store}; it has {', '.join(one.id for one in edits)}")
 
 
 def _check_models(edits: Sequence[Edit]) -> None:

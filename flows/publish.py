@@ -12,7 +12,7 @@ from flows.artifacts import progress_artifacts
 from flows.config import DEMO, FORM, Common
 from flows.steps import Steps, tracked
 from storage.edits import Edit
-from storage.listing import latest_edit, list_edits
+from storage.listing import find_edit
 from storage.roots import Root
 from tasks.diffusion.spec import ModelSpec
 from tasks.publishing import publish_edit
@@ -54,16 +54,7 @@ def publish(request: PublishRequest) -> dict[str, Any]:
 def plan_publication(request: PublishRequest) -> Publication:
     """The edit, found. Raises ValueError in one sentence if there is none, or the place cannot be written."""
     Root(request.to).check()
-    found = latest_edit(request.store, request.concept)
-    if found is None:
-        raise ValueError(
-            f"there is no edit of {request.concept} in {request.store}; run conceptprune erase {request.concept} first"
-        )
-    if request.edit not in ("latest", found.id):
-        edits = {edit.id: edit for edit in list_edits(request.store, concept=request.concept)}
-        if request.edit not in edits:
-            raise ValueError(f"{request.concept} has no edit {request.edit}; it has {', '.join(edits)}")
-        found = edits[request.edit]
+    found = find_edit(request.store, request.concept, request.edit)
     base = Common(model=request.model, revision=request.revision).model_spec
     return Publication(found, request.form, Root(request.to).url, base)
 

@@ -38,6 +38,8 @@ class SiteList:
 
 def list_sites(model: str, revision: str | None, kinds: str | None, match: str | None, steps: int | None) -> SiteList:
     """The sites of a model that fit. Raises ValueError in one sentence if there is no such model, kind or site."""
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}; it must be 1 or more")
     family, known, found = model_sites(Common(model=model, revision=revision).model_spec, words(kinds))
     chosen = [site for site in found if match is None or fnmatchcase(site.name, match)]
     if not chosen:

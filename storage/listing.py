@@ -43,6 +43,20 @@ def latest_edit(root: RootLike, concept: str) -> Edit | None:
     return max(edits, key=lambda edit: str(edit.manifest["created"]), default=None)
 
 
+def find_edit(root: RootLike, concept: str, edit: str = "latest") -> Edit:
+    """An edit of a concept by its digest, of any model, or the one that counts. Raises ValueError if there is none."""
+    found = latest_edit(root, concept)
+    if found is None:
+        where = Root(root).url
+        raise ValueError(f"there is no edit of {concept} in {where}; run conceptprune erase {concept} first")
+    if edit in ("latest", found.id):
+        return found
+    edits = {one.id: one for one in list_edits(root, concept=concept)}
+    if edit not in edits:
+        raise ValueError(f"{concept} has no edit {edit} in {Root(root).url}; it has {', '.join(edits)}")
+    return edits[edit]
+
+
 def edit_places(root: RootLike) -> list[tuple[str, str, str]]:
     """(model, concept, edit) of every published edit, damaged or not; of a pointer too, with "latest" for the edit."""
     found = []

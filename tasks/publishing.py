@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -37,7 +38,8 @@ def publish_edit(url: str, form: Form, to: str, model: ModelSpec) -> list[str]:
     damaged, or if the model is not its base.
     """
     edit, folder = read_edit_at(url), place_at(to)
-    card = {**edit.manifest, "form": form, "warning": WARNING, "base_licence": None}
+    sites = json.loads(edit.read("report.json"))["sites"]  # with how much of each is pruned
+    card = {**edit.manifest, "sites": sites, "form": form, "warning": WARNING, "base_licence": None}
     names = []
     if form == "diffusers":
         base = resolve(model)

@@ -90,6 +90,9 @@ def test_a_mask_or_delta_goes_with_its_card(case: Case, edit: Edit, root: str, f
     assert place_at(f"{root}/out/{name}").get() == edit.read(name)
     card = json.loads(place_at(f"{root}/out/conceptprune.json").get() or b"")
     assert {key: card[key] for key in edit.manifest} == edit.manifest
+    assert {name: site["pruned"] for name, site in card["sites"].items()} == {
+        name: mask.sum() for name, mask in edit.masks().items()
+    }
     assert (card["form"], card["base_licence"]) == (form, None)
     assert "reveals what was pruned" in card["warning"]
     assert publish(case, edit, form, f"{root}/out").exit_code == 0  # again changes nothing
@@ -107,7 +110,9 @@ def test_the_licence_of_the_base_is_on_the_card(case: Case, edit: Edit, tmp_path
 
 def test_what_cannot_be_published_is_refused(case: Case, edit: Edit, tmp_path: Path) -> None:
     refused(publish(case, edit, "onnx", tmp_path / "out"), "form is 'onnx': Input should be 'mask', 'delta' or")
-    refused(publish(case, edit, "mask", tmp_path / "out", "--edit", "12345678"), "fox has no edit 12345678; it has")
+    refused(
+        publish(case, edit, "mask", tmp_path / "out", "--edit", "12345678"), r"fox has no edit 12345678 in \S+; it has"
+    )
     other = Path(shutil.copytree(case.model, tmp_path / "other"))
     (other / "scheduler" / "scheduler_config.json").write_text(
         (other / "scheduler" / "scheduler_config.json").read_text("utf-8") + " ", "utf-8"

@@ -52,6 +52,7 @@ def test_the_table_has_the_sums(case: Case) -> None:
     ("words", "says"),
     [
         (["--match", "nothing*"], r"none of the 17 sites of .* is named nothing\*; leave --match out to see them"),
+        (["--steps", "0"], "steps is 0; it must be 1 or more"),
         (["--kinds", "router"], "family unet has no site kind router; it has attn_k, attn_v, ffn, ffn_in, text"),
     ],
 )
