@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from flows import commands_maintain, commands_observe, commands_publish, commands_sites, commands_sweep
+from flows import commands_import, commands_maintain, commands_observe, commands_publish, commands_sites, commands_sweep
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
 from flows.config import CatalogRequest, Request, Settings
@@ -37,8 +37,11 @@ def erase(
     catalog: o.CatalogFile = None,
     model: o.Model = None,
     revision: o.Revision = None,
+    variant: o.Variant = None,
     judge: o.Judge = None,
     device: o.Device = None,
+    offload: o.Offload = None,
+    slicing: o.Slicing = None,
     dtype: o.Dtype = "float32",
     batch: o.Batch = None,
     steps: o.Steps = None,
@@ -62,10 +65,10 @@ def erase(
     Run it again after an interruption: it does only what is missing.
     """
     options = dict(
-        concept=concept, store=store, catalog=catalog, model=model, revision=revision, judge=judge, device=device,
-        dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size, sparsity=sparsity,
-        t_hat=t_hat, vote_share=vote_share, branch=branch, kinds=kinds, include=include, exclude=exclude,
-        padding=padding, evaluate=evaluate,
+        concept=concept, store=store, catalog=catalog, model=model, revision=revision, variant=variant, judge=judge,
+        device=device, offload=offload, slicing=slicing, dtype=dtype, batch=batch, steps=steps, window=window,
+        guidance=guidance, size=size, sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch,
+        kinds=kinds, include=include, exclude=exclude, padding=padding, evaluate=evaluate,
     )  # fmt: skip
     from flows import erasing
 
@@ -79,6 +82,7 @@ def catalog_check(
     store: o.Store = None,
     model: o.Model = None,
     revision: o.Revision = None,
+    variant: o.Variant = None,
     judge: o.Judge = None,
     dtype: o.Dtype = "float32",
     steps: o.Steps = None,
@@ -92,8 +96,8 @@ def catalog_check(
 ) -> None:
     """Check a catalog and say what a run would capture, reuse, store and cost. Nothing is loaded or written."""
     options = dict(
-        catalog=file, concepts=words(concepts), store=store, model=model, revision=revision, judge=judge, dtype=dtype,
-        steps=steps, window=window, guidance=guidance, size=size, kinds=kinds,
+        catalog=file, concepts=words(concepts), store=store, model=model, revision=revision, variant=variant,
+        judge=judge, dtype=dtype, steps=steps, window=window, guidance=guidance, size=size, kinds=kinds,
         padding=padding, evaluate=evaluate,
     )  # fmt: skip
     from flows import erasing, showing
@@ -108,8 +112,11 @@ def catalog_erase(
     store: o.Store = None,
     model: o.Model = None,
     revision: o.Revision = None,
+    variant: o.Variant = None,
     judge: o.Judge = None,
     device: o.Device = None,
+    offload: o.Offload = None,
+    slicing: o.Slicing = None,
     dtype: o.Dtype = "float32",
     batch: o.Batch = None,
     steps: o.Steps = None,
@@ -134,10 +141,11 @@ def catalog_erase(
     A concept that fails is named at the end and leaves the others alone. Run it again: it does only what is missing.
     """
     options = dict(
-        catalog=file, concepts=words(concepts), store=store, model=model, revision=revision, judge=judge,
-        device=device, dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size,
-        sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch, kinds=kinds, include=include,
-        exclude=exclude, padding=padding, evaluate=evaluate, workers=workers,
+        catalog=file, concepts=words(concepts), store=store, model=model, revision=revision, variant=variant,
+        judge=judge, device=device, offload=offload, slicing=slicing, dtype=dtype, batch=batch, steps=steps,
+        window=window, guidance=guidance, size=size, sparsity=sparsity, t_hat=t_hat, vote_share=vote_share,
+        branch=branch, kinds=kinds, include=include, exclude=exclude, padding=padding, evaluate=evaluate,
+        workers=workers,
     )  # fmt: skip
     from flows import erasing, showing
 
@@ -161,8 +169,11 @@ def rethreshold(
     catalog: o.CatalogFile = None,
     model: o.Model = None,
     revision: o.Revision = None,
+    variant: o.Variant = None,
     judge: o.Judge = None,
     device: o.Device = None,
+    offload: o.Offload = None,
+    slicing: o.Slicing = None,
     batch: o.Batch = None,
     as_json: o.Json = False,
     no_prefect: o.NoPrefect = False,
@@ -171,7 +182,10 @@ def rethreshold(
 
     What is not given stays as in a concept's latest edit. With --evaluate the model draws and the judge judges again.
     """
-    drawing = dict(catalog=catalog, model=model, revision=revision, judge=judge, device=device, batch=batch)
+    drawing = dict(
+        catalog=catalog, model=model, revision=revision, variant=variant, judge=judge, device=device, offload=offload,
+        slicing=slicing, batch=batch,
+    )  # fmt: skip
     options = dict(
         concepts=concepts or None, store=store, sparsity=sparsity, t_hat=t_hat, vote_share=vote_share, branch=branch,
         kinds=kinds, include=include, exclude=exclude, prompts=prompts, evaluate=evaluate, **drawing,
@@ -192,6 +206,7 @@ app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)
 app.command()(commands_maintain.maintain)
+app.command("import")(commands_import.import_model)
 app.command()(commands_publish.publish)
 app.command()(commands_sites.sites)
 

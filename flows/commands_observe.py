@@ -36,7 +36,10 @@ def observe(
     catalog: o.CatalogFile = None,
     model: o.Model = None,
     revision: o.Revision = None,
+    variant: o.Variant = None,
     device: o.Device = None,
+    offload: o.Offload = None,
+    slicing: o.Slicing = None,
     dtype: o.Dtype = "float32",
     batch: o.Batch = None,
     steps: o.Steps = None,
@@ -52,9 +55,9 @@ def observe(
     the last of these steps. Open what it prints with storage.opening.open_tier, or with any Zarr reader.
     """
     options = dict(
-        concept=concept, tier=tier, sites=words(sites), at_steps=at_steps, role=role, max_bytes=max_bytes, store=store,
-        catalog=catalog, model=model, revision=revision, device=device, dtype=dtype, batch=batch, steps=steps,
-        window=window, guidance=guidance, size=size,
+        concept=concept, tier=tier, sites=words(sites), at_steps=at_steps, role=role, max_bytes=max_bytes,
+        store=store, catalog=catalog, model=model, revision=revision, variant=variant, device=device, offload=offload,
+        slicing=slicing, dtype=dtype, batch=batch, steps=steps, window=window, guidance=guidance, size=size,
     )  # fmt: skip
     from flows import erasing, showing_observed
     from flows.observe_plan import ObserveRequest

@@ -21,8 +21,11 @@ def sweep(
     catalog: o.CatalogFile = None,
     model: o.Model = None,
     revision: o.Revision = None,
+    variant: o.Variant = None,
     judge: o.Judge = None,
     device: o.Device = None,
+    offload: o.Offload = None,
+    slicing: o.Slicing = None,
     batch: o.Batch = None,
     as_json: o.Json = False,
     no_prefect: o.NoPrefect = False,
@@ -32,10 +35,13 @@ def sweep(
     Densities of all points come from the store alone, in seconds: --sparsity 0.01,0.02,0.05 --t-hat 5,10. With
     --images 6 the model draws six of them, spread over the densities, and the judge tells what each erases and keeps.
     """
-    drawing = dict(catalog=catalog, model=model, revision=revision, judge=judge, device=device, batch=batch)
+    drawing = dict(
+        catalog=catalog, model=model, revision=revision, variant=variant, judge=judge, device=device, offload=offload,
+        slicing=slicing, batch=batch,
+    )  # fmt: skip
     options = dict(
-        concept=concept, sparsities=words(sparsity), t_hats=words(t_hat), vote_shares=words(vote_share), images=images,
-        branch=branch, prompts=prompts, store=store, **drawing,
+        concept=concept, sparsities=words(sparsity), t_hats=words(t_hat), vote_shares=words(vote_share),
+        images=images, branch=branch, prompts=prompts, store=store, **drawing,
     )  # fmt: skip
     from flows import erasing, showing_sweep
     from flows.sweep import SweepRequest

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 import demo
 from tasks.catalogs import check_place
 from tasks.concepts.builtin import builtin_names, builtin_path
-from tasks.diffusion.spec import Branch, ModelSpec
+from tasks.diffusion.spec import Branch, ModelSpec, Offload
 
 DEMO = "demo"  # the bundled model, catalog and judge
 BUNDLED = {DEMO: demo.CATALOG, "demo-shared": demo.SHARED_CATALOG}  # catalogs for the bundled model
@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     model: str = DEMO
     judge: str = DEMO
     device: str = "auto"
+    offload: Offload = "none"
+    slicing: bool = False
     batch: int = Field(default=10, ge=1)  # prompts drawn at once
     max_bytes: ByteSize = ByteSize(10_000_000_000)  # that an observation may store
     catalog_roots: Annotated[list[str] | None, NoDecode] = None  # directories and URLs, by commas; None = anywhere
@@ -72,6 +74,11 @@ class Common(BaseModel):
     judge: str = Field(default=DEMO, min_length=1, description="folder of an image classifier")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="of the model's weights")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 or mps")
+    variant: str | None = Field(default=None, description="of the weights' files, such as fp16; else the plain ones")
+    offload: Offload = Field(
+        default="none", description="on the host until it runs: model = a component, group = a layer, the least memory"
+    )
+    slicing: bool = Field(default=False, description="attention and decoder a slice at a time: less memory, slower")
     batch: int = Field(default=10, ge=1, le=1024, description="prompts drawn at once")
     steps: int | None = Field(default=None, ge=1, le=1000, description="inference steps; else the catalog's")
     window: int | None = Field(default=None, ge=1, le=2000, description="first denoiser calls to capture")
@@ -96,7 +103,7 @@ class Common(BaseModel):
     def model_spec(self) -> ModelSpec:
         """The model, with the bundled one's folder in place of "demo"."""
         path = str(demo.MODEL) if self.model == DEMO else self.model
-        return ModelSpec(path, self.revision, self.dtype, self.device)
+        return ModelSpec(path, self.revision, self.dtype, self.device, self.variant, self.offload, self.slicing)
 
     @property
     def catalog_url(self) -> str:

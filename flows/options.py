@@ -18,10 +18,26 @@ CatalogFile = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="A diffusers folder or a hub id. \\[default: the bundled model]")]
 Revision = Annotated[str | None, typer.Option(help="For a hub id: the commit, all 40 hex digits.")]
+Variant = Annotated[
+    str | None, typer.Option(help="Of the weights' files, such as fp16. \\[default: the plain ones; see also --dtype]")
+]
 Judge = Annotated[
     str | None, typer.Option(help="Folder of an image classifier that judges. \\[default: the bundled one]")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Offload = Annotated[
+    str | None,
+    typer.Option(
+        help="For a GPU with too little memory: model keeps on it the component that runs, group the layer (slower). "
+        "\\[default: none]"
+    ),
+]
+Slicing = Annotated[
+    bool | None,
+    typer.Option(
+        "--slicing/--no-slicing", help="Attention and decoder a slice at a time: less memory, slower. \\[default: off]"
+    ),
+]
 Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Prompts drawn at once; more need more memory. \\[default: 10]")]
 Steps = Annotated[int | None, typer.Option(help="Inference steps. \\[default: the catalog's]")]

@@ -1,4 +1,4 @@
-"""What people see of a published edit in the terminal."""
+"""What people see of published edits and imported models in the terminal."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def print_published(published: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     out.print(WARNING, highlight=False, soft_wrap=True)
+
+
+def print_imported(imported: Mapping[str, Any]) -> None:
+    """Where the folder is, and what it was made of."""
+    size = f"{imported['size'] / 1e9:.2f} GB" if imported["size"] > 1e8 else f"{imported['size'] / 1e6:.1f} MB"
+    out.print(
+        f"{imported['model']}: imported from a checkpoint of {size}, sha256 {imported['sha256']}",
+        highlight=False,
+        soft_wrap=True,
+    )

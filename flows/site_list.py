@@ -36,12 +36,14 @@ class SiteList:
         return {**vars(self), "sites": rows}
 
 
-def list_sites(model: str, revision: str | None, kinds: str | None, match: str | None, steps: int | None) -> SiteList:
+def list_sites(base: Common, kinds: str | None, match: str | None, steps: int | None) -> SiteList:
     """The sites of a model that fit. Raises ValueError in one sentence if there is no such model, kind or site."""
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}; it must be 1 or more")
-    family, known, found = model_sites(Common(model=model, revision=revision).model_spec, words(kinds))
+    family, known, found = model_sites(base.model_spec, words(kinds))
     chosen = [site for site in found if match is None or fnmatchcase(site.name, match)]
     if not chosen:
-        raise ValueError(f"none of the {len(found)} sites of {model} is named {match}; leave --match out to see them")
-    return SiteList(model, family.name, known, steps or STEPS, 2 if family.halves else 1, chosen)
+        raise ValueError(
+            f"none of the {len(found)} sites of {base.model} is named {match}; leave --match out to see them"
+        )
+    return SiteList(base.model, family.name, known, steps or STEPS, 2 if family.halves else 1, chosen)

@@ -36,7 +36,7 @@ def model_sites(model: ModelSpec, kinds: Sequence[str] | None) -> tuple[Family, 
     """
     folder = resolve(model)
     known = kinds_in(folder)
-    return family_in(folder), known, read_sites(folder, kinds or known)
+    return family_in(folder), known, read_sites(folder, kinds or known, model.variant)
 
 
 def check_candidates(sparsity: Decimal, sites: Sequence[NeuronSite]) -> None:

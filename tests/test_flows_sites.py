@@ -62,8 +62,8 @@ def test_what_is_not_there_is_said(case: Case, words: list[str], says: str) -> N
 
 def test_listing_needs_no_torch(case: Case) -> None:
     code = (
-        "import sys; from flows.site_list import list_sites; "
-        f"list_sites({str(case.model)!r}, None, None, None, None); assert 'torch' not in sys.modules"
+        "import sys; from flows.config import Common; from flows.site_list import list_sites; "
+        f"list_sites(Common(model={str(case.model)!r}), None, None, None); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

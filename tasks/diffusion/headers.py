@@ -1,8 +1,4 @@
-"""What a model's files say without loading them: its sites, its scheduler and its profile. No torch.
-
-safetensors begins with 8 bytes (little-endian length) and a JSON header of names, dtypes and shapes
-(github.com/huggingface/safetensors, "Format").
-"""
+"""What a model's files say without loading them: its sites, its scheduler and its profile. No torch."""
 
 from __future__ import annotations
 
@@ -14,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from tasks.diffusion.families import FAMILIES, TEXT_PATTERNS, Family, SitePattern
-from tasks.diffusion.sources import WEIGHT_SUFFIX, fingerprint, resolve
+from tasks.diffusion.sources import fingerprint, licence, resolve, weight_files
 from tasks.diffusion.spec import CaptureSpec, ModelSpec, NeuronSite
 
 PROFILE_SCHEMA = 1
@@ -32,6 +30,8 @@ class ModelCard:
     dtype: str
     sites: tuple[NeuronSite, ...]
     scheduler: dict[str, Any]  # class and config
+    variant: str | None = None  # of its weights' files
+    licence: str | None = None  # what its folder says of it
     halves: bool = True  # whether guidance runs an uncond half
 
 
@@ -41,7 +41,7 @@ def read_card(model: ModelSpec, kinds: Sequence[str]) -> ModelCard:
     Raises ValueError when it is missing, unsafe or of an unknown family.
     """
     folder = resolve(model)
-    digest = fingerprint(folder)
+    digest = fingerprint(folder, model.variant)
     name = re.sub(r"[^a-z0-9]+", "-", Path(model.path).name.lower()).strip("-") or "model"
     held = "" if sorted(kinds) == ["ffn"] else f"-{'+'.join(sorted(kinds))}"
     return ModelCard(
@@ -50,16 +50,18 @@ def read_card(model: ModelSpec, kinds: Sequence[str]) -> ModelCard:
         revision=model.revision,
         fingerprint=digest,
         dtype=model.dtype,
-        sites=tuple(read_sites(folder, kinds)),
+        sites=tuple(read_sites(folder, kinds, model.variant)),
         scheduler=json.loads(
             (folder / "scheduler" / "scheduler_config.json").read_text("utf-8"),
             parse_constant=str,  # DPM-Solver's lambda_min_clipped is -Infinity, which JSON proper lacks
         ),
+        variant=model.variant,
+        licence=licence(folder),
         halves=family_in(folder).halves,
     )
 
 
-def read_sites(folder: Path, kinds: Sequence[str]) -> list[NeuronSite]:
+def read_sites(folder: Path, kinds: Sequence[str], variant: str | None = None) -> list[NeuronSite]:
     """Every site of the given kinds, by name. Raises ValueError for an unknown architecture or a kind it has not.
 
     Of the sites that read the prompt's embedding the first is the source of the others.
@@ -70,7 +72,8 @@ def read_sites(folder: Path, kinds: Sequence[str]) -> list[NeuronSite]:
     rows = [(family.component, row) for row in family.patterns if row.kind in kinds]
     rows += [(component, SitePattern("text", pattern)) for component, pattern in text.items() if "text" in kinds]
     sites = sorted({
-        site for component in {component for component, _ in rows} for module, shape in _weights(folder / component)
+        site for component in {component for component, _ in rows}
+        for module, shape in _weights(folder / component, variant)
         for owner, row in rows if owner == component and (site := _site(component, module, shape, row))
     })  # fmt: skip
     if empty := sorted(set(kinds) - {site.kind for site in sites}):
@@ -119,7 +122,7 @@ def profile_of(card: ModelCard, capture: CaptureSpec) -> tuple[str, dict[str, An
     """The digest (16 hex) of all that changes energies, and that document itself."""
     document = {
         "schema": PROFILE_SCHEMA,
-        "model": {"id": card.id, "revision": card.revision, "fingerprint": card.fingerprint, "key": card.key},
+        "model": {name: getattr(card, name) for name in ("id", "revision", "fingerprint", "key", "variant", "licence")},
         "dtype": card.dtype,
         "scheduler": card.scheduler,
         "capture": capture.as_json(),
@@ -131,10 +134,12 @@ def profile_of(card: ModelCard, capture: CaptureSpec) -> tuple[str, dict[str, An
     return hashlib.sha256(text.encode()).hexdigest()[:16], document
 
 
-def _weights(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    for path in sorted(folder.glob(f"*{WEIGHT_SUFFIX}")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        for name, entry in header.items():
-            if name.endswith(".weight"):
-                yield name.removesuffix(".weight"), entry["shape"]
+def _weights(component: Path, variant: str | None) -> Iterator[tuple[str, list[int]]]:
+    for path in weight_files(component, variant):
+        try:
+            with safe_open(path, "np") as file:
+                for name in file.keys():
+                    if name.endswith(".weight"):
+                        yield name.removesuffix(".weight"), file.get_slice(name).get_shape()
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from error

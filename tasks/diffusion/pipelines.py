@@ -38,22 +38,41 @@ def load(model: ModelSpec) -> Any:
     Raises ValueError as `resolve` does.
     """
     folder = Path(model.path).expanduser()
-    return _load(model, fingerprint(folder) if folder.is_dir() else None)  # a hub id's revision cannot change
+    files = fingerprint(folder, model.variant) if folder.is_dir() else None
+    return _load(model, files)  # a hub id's revision cannot change
 
 
 @lru_cache(maxsize=1)
 def _load(model: ModelSpec, files: str | None) -> Any:
-    _hush()
+    hush()
     pipe = diffusers.DiffusionPipeline.from_pretrained(
         resolve(model),
         dtype=getattr(torch, model.dtype),
+        variant=model.variant,
         use_safetensors=True,
         local_files_only=True,
         safety_checker=None,  # it would black out images in silence and change the evaluation
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(choose_device(model.device))
+    return _place(pipe, model)
+
+
+def _place(pipe: Any, model: ModelSpec) -> Any:
+    """The pipeline on its device, or on the host until its parts run. Raises ValueError where there is no GPU."""
+    device = choose_device(model.device)
+    if model.slicing:
+        pipe.enable_attention_slicing()
+        pipe.vae.enable_slicing()  # an image at a time; tiling would change images
+    if model.offload == "none":
+        return pipe.to(device)
+    if device == "cpu":
+        raise ValueError(f"offload {model.offload} is for a GPU, and the device is cpu; leave --offload out")
+    if model.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_group_offload(onload_device=torch.device(device), offload_type="leaf_level")
+    return pipe
 
 
 class _Enough(Exception):
@@ -135,7 +154,7 @@ def _check_lengths(pipe: Any, prompts: Sequence[Prompt]) -> None:
             )
 
 
-def _hush() -> None:
+def hush() -> None:
     """The libraries' loading bars and notices would drown our own progress; their errors still show."""
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()

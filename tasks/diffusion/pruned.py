@@ -29,6 +29,12 @@ def weights_fingerprint(pipe: Any, components: Iterable[str]) -> str:
 
 def check_base(pipe: Any, expected: str, components: Iterable[str]) -> None:
     """Raises ValueError when the pipeline's weights are not the ones that an edit was made for."""
+    components = sorted(components)
+    if missing := [name for name in components if getattr(pipe, name, None) is None]:
+        raise ValueError(
+            f"this pipeline has no {', '.join(missing)}, which the edit was made for: another model; load the base model "
+            "that the manifest names"
+        )
     got = weights_fingerprint(pipe, components)
     if got != expected:
         raise ValueError(

@@ -13,6 +13,7 @@ from tasks.diffusion.slots import canonical_slots, slots_of
 
 Branch = Literal["both", "cond", "uncond"]
 BRANCHES: tuple[Branch, ...] = ("both", "cond", "uncond")
+Offload = Literal["none", "model", "group"]  # group: a layer at a time, the least memory; model: a component at a time
 TierKind = Literal["pooled", "raw"]
 MAX_CALLS = 1_000_000  # denoiser calls: more than any run makes
 
@@ -57,12 +58,17 @@ class ModelSpec:
     revision: str | None = None  # 40 hex digits; required for a hub id
     dtype: str = "float32"  # "float32", "float16" or "bfloat16"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
+    variant: str | None = None  # of the weights' files, such as "fp16"; None = the plain ones
+    offload: Offload = "none"  # what lies on the host until it runs: see Offload
+    slicing: bool = False  # attention and decoder a slice at a time: less memory, slower
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"dtype {self.dtype!r} is unknown; use float32, float16 or bfloat16")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(f"device {self.device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps")
+        if self.variant is not None and not re.fullmatch(r"\w{1,20}", self.variant):
+            raise ValueError(f"variant {self.variant!r} is unknown; give the word in the files' names, such as fp16")
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(
                 f"revision {self.revision!r} is not a commit; give all 40 hex digits, so that the weights cannot change"
