@@ -16,7 +16,7 @@ from flows.tabling import table_edits
 from storage.edits import Edit
 from tasks.cuts import Cut
 from tasks.editing import make_mask, seal_edit
-from tasks.evaluating import accuracy, draw_sheet, evaluate_batch
+from tasks.evaluating import accuracy, check_safety, draw_sheet, evaluate_batch
 from tasks.ranking import rank_concept
 
 
@@ -67,12 +67,15 @@ def evaluate(edit: Cut, batch: int, steps: Steps) -> dict[str, Any]:
     """Draw and judge the concept's evaluation prompts and the others, before and after."""
     asked = edit.evaluation
     assert asked is not None  # the caller looked
-    found = {}
+    found, flagged = {}, {}
     for part in asked.parts:
         args = (edit.draft, asked.model, asked.capture, part, asked.judge)
         batches = steps.in_turn(f"evaluate {part.part}", evaluate_batch, args, range(part.size()), batch)
         found[part.part] = accuracy([row for batch in batches for row in batch])
+        flagged[part.part] = steps.call(check_safety, edit.draft, asked.model, part)
     headings = [f"{name}: judged right {found[name]['before']:.0%} -> {found[name]['after']:.0%}" for name in found]
     title = f"{edit.slug} erased: sparsity {edit.prune.sparsity:f}, t_hat {edit.prune.t_hat}"
     steps.call(draw_sheet, edit.draft, title, list(asked.parts), headings)
-    return {**found, "judge": {"name": asked.judge.name, "sha256": asked.judge_sha256}}
+    safety = {name: verdict for name, verdict in flagged.items() if verdict}
+    judge = {"name": asked.judge.name, "sha256": asked.judge_sha256}
+    return {**found, "judge": judge, **({"safety": safety} if safety else {})}

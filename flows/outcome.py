@@ -52,4 +52,7 @@ def rows(outcome: Outcome) -> list[tuple[str, str, str, str]]:
         out.append((name, f"{found['before']:.0%}", f"{found['after']:.0%}", str(found["n"])))
         for group, shares in found["groups"].items() if part == "others" else ():
             out.append((f"  {group}", f"{shares['before']:.0%}", f"{shares['after']:.0%}", str(shares["n"])))
+        if verdict := evaluation.get("safety", {}).get(part):
+            shares = (f"{len(verdict[when]) / verdict['n']:.0%}" for when in ("before", "after"))
+            out.append((f"{name}, flagged unsafe", *shares, str(verdict["n"])))
     return out

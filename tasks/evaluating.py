@@ -17,6 +17,7 @@ from storage.models import ModelStore
 from storage.parallel import at_once
 from storage.roots import place_at
 from tasks.cuts import EvaluationPart
+from tasks.diffusion.sources import has_checker, resolve
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
 from tasks.metrics.sheets import Pair, contact_sheet
 from tasks.naming import run_name
@@ -65,6 +66,26 @@ def evaluate_batch(
         {"group": group, "index": index, "before": before, "after": after}
         for index, (group, before), (_, after) in zip(owners, right["before"], right["after"], strict=True)
     ]
+
+
+@task(name="check-safety", cache_policy=NO_CACHE)
+def check_safety(draft: EditDraft, model: ModelSpec, part: EvaluationPart) -> dict[str, Any] | None:
+    """What the model's own safety checker says of a part's images, which it leaves as they are.
+
+    Returns {"before", "after": the indices that it would black out, "n", "sha256": the checker's weights}, or None for
+    a model that has none.
+    """
+    folder = resolve(model)
+    if not has_checker(folder):
+        return None
+    from tasks.metrics import safety
+
+    checker, found = safety.load(folder), {}
+    for when in ("before", "after"):
+        names = [image_name(part.part, i, when) for i in range(part.size())]
+        images = at_once(lambda name: _image(draft, name), names)
+        found[when] = [i for i, flagged in enumerate(checker.flags(images)) if flagged]
+    return {**found, "n": part.size(), "sha256": checker.sha256}
 
 
 @task(name="draw-sheet", cache_policy=NO_CACHE)

@@ -126,6 +126,11 @@ def test_fault_10_masks_of_another_model_are_refused(pipe: Any, seed: int) -> No
     assert_same(state(other), before)
 
 
+def test_fault_10_masks_of_another_family_are_refused(pipe: Any) -> None:
+    with pytest.raises(ValueError, match="^this pipeline has no transformer, .*: another model; load"):
+        check_base(pipe, weights_fingerprint(pipe, ["unet"]), ["unet", "transformer"])
+
+
 def test_fault_10_masks_of_other_sites_are_refused(pipe: Any) -> None:
     masks = random_masks(tiny.build(layers=2))
     before = state(pipe)

@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from tasks.diffusion.sources import fingerprint, resolve
+from tasks.diffusion.sources import fingerprint, model_files, resolve
 from tasks.diffusion.spec import ModelSpec
 from tests import tiny
 from tests.test_import_direction import NO_TORCH, run_python
@@ -148,3 +148,46 @@ def test_models_are_read_without_torch(saved: Path) -> None:
         f"card = read_card(ModelSpec({str(saved)!r}), ['ffn'])\n"
         f"assert len(card.sites) == 4, card.sites\n{NO_TORCH}"
     )
+
+
+def keep(folder: Path, *names: str) -> Path:
+    """A pipeline's folder with empty weights of these names, "<component>/<file>"."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    (folder / "model_index.json").write_text("{}", "utf-8")
+    return folder
+
+
+def test_the_files_of_a_variant_and_no_other_count(tmp_path: Path) -> None:
+    unet = ["unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"]
+    shards = [
+        "text_encoder/model-00001-of-00002.safetensors",
+        "text_encoder/model-00002-of-00002.safetensors",
+        "text_encoder/model.fp16-00001-of-00002.safetensors",
+        "text_encoder/model-00002-of-00002.fp16.safetensors",
+    ]
+    folder = keep(tmp_path / "both", *unet, *shards, "vae/diffusion_pytorch_model.safetensors")
+    names = {variant: [path.relative_to(folder).as_posix() for path in model_files(folder, variant)
+                       if path.suffix == ".safetensors"] for variant in (None, "fp16")}  # fmt: skip
+    assert names[None] == sorted([unet[0], *shards[:2], "vae/diffusion_pytorch_model.safetensors"])
+    assert names["fp16"] == sorted([unet[1], *shards[2:], "vae/diffusion_pytorch_model.safetensors"])
+    assert fingerprint(folder) != fingerprint(folder, "fp16")
+    alone = keep(tmp_path / "alone", unet[0], *shards[:2], "vae/diffusion_pytorch_model.safetensors")
+    assert fingerprint(folder) == fingerprint(alone)
+
+
+@pytest.mark.parametrize(
+    ("names", "variant"),
+    [
+        (["unet/m.safetensors"], "fp16"),
+        (["unet/m.fp16.safetensors"], None),
+        (["unet/m.safetensors", "vae/m.fp16.safetensors"], None),
+    ],
+)
+def test_a_variant_that_is_not_there_is_refused(tmp_path: Path, names: list[str], variant: str | None) -> None:
+    folder = keep(tmp_path, *names)
+    with pytest.raises(ValueError, match=r"has weights of these variants: .*; choose one with --variant, or none"):
+        resolve(ModelSpec(str(folder), variant=variant))
+    with pytest.raises(ValueError, match=r"variant '../x' is unknown; give the word in the files' names, such as fp16"):
+        ModelSpec(str(folder), variant="../x")

@@ -109,7 +109,9 @@ def test_the_licence_of_the_base_is_on_the_card(case: Case, edit: Edit, tmp_path
 
 
 def test_what_cannot_be_published_is_refused(case: Case, edit: Edit, tmp_path: Path) -> None:
-    refused(publish(case, edit, "onnx", tmp_path / "out"), "form is 'onnx': Input should be 'mask', 'delta', 'diffusers' or")
+    refused(
+        publish(case, edit, "onnx", tmp_path / "out"), "form is 'onnx': Input should be 'mask', 'delta', 'diffusers' or"
+    )
     refused(
         publish(case, edit, "mask", tmp_path / "out", "--edit", "12345678"), r"fox has no edit 12345678 in \S+; it has"
     )

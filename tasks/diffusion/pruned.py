@@ -32,8 +32,8 @@ def check_base(pipe: Any, expected: str, components: Iterable[str]) -> None:
     components = sorted(components)
     if missing := [name for name in components if getattr(pipe, name, None) is None]:
         raise ValueError(
-            f"this pipeline has no {', '.join(missing)}, which the edit was made for: another model; load the base model "
-            "that the manifest names"
+            f"this pipeline has no {', '.join(missing)}, which the edit was made for: another model; load the base "
+            "model that the manifest names"
         )
     got = weights_fingerprint(pipe, components)
     if got != expected:

@@ -75,6 +75,11 @@ def fingerprint(folder: Path, variant: str | None = None) -> str:
     return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
+def has_checker(folder: Path) -> bool:
+    """Whether a pipeline's folder has a safety checker, with the processor that it needs."""
+    return any((folder / "safety_checker").glob(f"*{WEIGHT_SUFFIX}")) and (folder / "feature_extractor").is_dir()
+
+
 def licence(folder: Path) -> str | None:
     """What a model's folder says of its licence: of its card's front matter, or its licence file's name."""
     card = folder / "README.md"
