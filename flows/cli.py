@@ -7,7 +7,15 @@ from typing import Any, NoReturn
 
 import typer
 
-from flows import commands_import, commands_maintain, commands_observe, commands_publish, commands_sites, commands_sweep
+from flows import (
+    commands_catalog,
+    commands_import,
+    commands_maintain,
+    commands_observe,
+    commands_publish,
+    commands_sites,
+    commands_sweep,
+)
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
 from flows.config import CatalogRequest, Request, Settings
@@ -202,6 +210,8 @@ def rethreshold(
     answer(work, as_json, showing.print_catalog)
 
 
+catalog_app.command("list")(commands_catalog.catalog_list)
+catalog_app.command("add")(commands_catalog.catalog_add)
 app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)

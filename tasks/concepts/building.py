@@ -47,7 +47,7 @@ class Builder:
         without = self._own_items(entry)
         if entry.reference is not None and entry.target is not None:
             reference, target = (
-                PromptSet(tuple(Prompt(text, entry.seed + i) for i, text in enumerate(texts)))
+                PromptSet(tuple(Prompt(text, entry.seed_of(i)) for i, text in enumerate(texts)))
                 for texts in (entry.reference, entry.target)
             )
         elif recipe is not None:
@@ -80,7 +80,7 @@ class Builder:
         picked = self._deal(both, recipe.pairs, entry.kind, without)
         spoken = self._spoken(entry)
         reference, target = (
-            PromptSet(tuple(Prompt(self._fill(template, c, spoken), recipe.seed + i) for i, c in enumerate(picked)))
+            PromptSet(tuple(Prompt(self._fill(template, c, spoken), recipe.seed_of(i)) for i, c in enumerate(picked)))
             for template in (recipe.reference, recipe.target)
         )
         return reference, target

@@ -1,6 +1,7 @@
 """Catalogs: TOML files of concepts for people, CSV or Parquet for machines, validated whole before anything runs.
 
     format = 1
+    extends = ["objects"]           # built-in catalogs, whose words, recipes and defaults this one has too
     tables = ["more.csv"]           # CSV or Parquet files beside this one, whose rows are concepts too
     [capture]                       # steps, window, guidance: see CaptureSpec
     [prune]                         # sparsity, t_hat, vote_share, branch: see PruneSpec
@@ -10,6 +11,8 @@
     reference = "{object} on a {background} background"
     target = "{object} in the style of {concept} on a {background} background"
     pairs = 20
+    seed = 0                        # of the first pair; or seeds = [...], one for each
+    source = "..."                  # where this shape and these settings come from
     concept = ["{object} in the style of {concept}"]          # evaluation prompts that must lose the concept
     others = ["{object} in the style of {style}"]             # and prompts that must keep what they name
     sparsity = "0.02"               # and t_hat, vote_share: this kind's own, before those of [prune]
@@ -17,12 +20,13 @@
     slug = "twemoji"
     kind = "style"
 
-A concept may bring its own prompts instead: reference = ["..."], target = ["..."], seed = 0. It may also bring its own
-sparsity, t_hat and vote_share, before its kind's.
+A concept may bring its own prompts instead: reference = ["..."], target = ["..."], seed = 0, or seeds = [...] with one
+for each prompt: the first of the reference has the first target's. It may also bring its own sparsity, t_hat and
+vote_share, before its kind's.
 
-A table has the columns slug, kind and any of words, reference, target, seed, sparsity, t_hat, vote_share. An empty cell
-is left out; reference and target are lists of text in Parquet and JSON lists in the cells of a CSV. A table that is a
-catalog by itself uses the recipes and words of the built-in catalogs.
+A table has the columns slug, kind and any of words, reference, target, seed, seeds, sparsity, t_hat, vote_share. An
+empty cell is left out; reference, target and seeds are lists in Parquet and JSON lists in the cells of a CSV. A table
+that is a catalog by itself uses the recipes and words of the built-in catalogs.
 """
 
 from __future__ import annotations
@@ -34,13 +38,13 @@ from types import MappingProxyType
 from typing import Any
 
 from tasks.concepts.building import Builder
-from tasks.concepts.builtin import builtin_names, builtin_path
+from tasks.concepts.builtin import builtin_names
 from tasks.concepts.catalog_file import CatalogFile, prune_fields
 from tasks.concepts.concept import Concept
 from tasks.concepts.draft import Draft
 from tasks.concepts.problems import Place, Problems, closest
 from tasks.concepts.tables import SUFFIXES, Table, suffix_of
-from tasks.concepts.toml_catalog import parse_toml, read_toml, tables_of
+from tasks.concepts.toml_catalog import builtin, parse_toml, read_toml, tables_of
 
 NO_TABLES: Mapping[str, bytes] = MappingProxyType({})
 MANY = 30  # concepts; a message lists no more
@@ -117,12 +121,7 @@ def _builtins() -> Draft:
     """What the built-in catalogs have, in one."""
     merged = Draft(Problems("built-in"))
     for name in builtin_names():
-        path = builtin_path(name)
-        draft = read_toml(path.read_bytes(), Problems(str(path)), NO_TABLES)
-        draft.problems.stop()
-        merged.capture, merged.prune = draft.capture, draft.prune  # the same in each
-        merged.words = {**merged.words, **draft.words}
-        merged.recipes = {**merged.recipes, **draft.recipes}
+        merged.inherit(builtin(name))
     return merged
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.concepts.concept import SLUG
 from tasks.concepts.prompts import MAX_TEXT
@@ -43,6 +43,7 @@ def _not_bool(value: Any) -> Any:
 Slug = Annotated[str, AfterValidator(_check_slug)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 ReferenceText = Annotated[str, Field(max_length=MAX_TEXT)]  # may be empty: a memorised caption against no prompt at all
+Source = Annotated[str, Field(min_length=1, max_length=500)]
 Seed = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=2**31)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1, le=10_000)]
 Sparsity = Annotated[str, BeforeValidator(_check_sparsity)]
@@ -64,10 +65,22 @@ class Recipe(_Strict):
     others: list[Text] = []
     concept_prompts: Count = 20
     others_prompts: Count = 48
-    seed: Seed = 0
+    seed: Seed = 0  # of the first pair; the next has one more
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None  # of the pairs, in their place
+    source: Source | None = None  # where the templates' shape and the settings come from
     sparsity: Sparsity | None = None  # this kind's own defaults, where the catalog's do not suit it
     t_hat: Steps | None = None
     vote_share: VoteShare | None = None
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Recipe:
+        if self.seeds is not None and len(self.seeds) != self.pairs:
+            raise ValueError(f"seeds has {len(self.seeds)} numbers for {self.pairs} pairs; give one for each")
+        return self
+
+    def seed_of(self, pair: int) -> int:
+        """The seed of a pair's prompts."""
+        return self.seed + pair if self.seeds is None else self.seeds[pair]
 
 
 class Entry(_Strict):
@@ -78,10 +91,22 @@ class Entry(_Strict):
     words: Text | None = None  # default: the kind's word list at this slug
     reference: Annotated[list[ReferenceText], Field(min_length=1)] | None = None
     target: Annotated[list[Text], Field(min_length=1)] | None = None
-    seed: Seed = 0
+    seed: Seed = 0  # of the first prompt of its own lists; the next has one more
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None  # of each prompt of its own lists, in their place
     sparsity: Sparsity | None = None  # this concept's own defaults: they win over its kind's
     t_hat: Steps | None = None
     vote_share: VoteShare | None = None
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Entry:
+        longest = max(len(self.reference or []), len(self.target or []))
+        if self.seeds is not None and len(self.seeds) != longest:
+            raise ValueError(f"seeds has {len(self.seeds)} numbers for {longest} prompts of its own; give one for each")
+        return self
+
+    def seed_of(self, prompt: int) -> int:
+        """The seed of a prompt of its own lists, by its number in either."""
+        return self.seed + prompt if self.seeds is None else self.seeds[prompt]
 
 
 PRUNE_FIELDS = frozenset({"sparsity", "t_hat", "vote_share"})  # what a recipe or a concept may set of [prune]
@@ -92,6 +117,7 @@ class Header(_Strict):
 
     format: Literal[1]
     name: str = "catalog"
+    extends: list[str] = []  # built-in catalogs, whose words, recipes and defaults this one has too
     capture: dict[str, Any] = {}
     prune: dict[str, Any] = {}
     tables: list[str] = []  # CSV or Parquet files beside this one, whose rows are concepts too

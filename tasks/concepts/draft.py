@@ -30,6 +30,18 @@ class Draft:
     entries: list[tuple[Place, Entry]] = field(default_factory=list)
     slugs: dict[str, Place] = field(default_factory=dict)  # of all entries, sound or not
 
+    def inherit(self, base: Draft) -> None:
+        """Take another's words, recipes and defaults, where there are none of the name yet."""
+        self.capture, self.prune = {**base.capture, **self.capture}, {**base.prune, **self.prune}
+        self.recipes = self.recipes | {kind: made for kind, made in base.recipes.items() if kind not in self.recipes}
+        own = self.words
+        self.words = base.words
+        self.add_words(own)
+
+    def add_words(self, lists: Mapping[str, Mapping[str, str]]) -> None:
+        """Add words to the lists; a label that is there gets the new ones."""
+        self.words = {**self.words, **{name: {**self.words.get(name, {}), **words} for name, words in lists.items()}}
+
     def add(self, values: Any, subject: str, strict: bool, place_of: PlaceOf) -> None:
         """Take a concept's values as an entry, or note what is wrong with them.
 

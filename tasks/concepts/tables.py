@@ -16,7 +16,7 @@ from tasks.concepts.problems import Place, Problems, closest, hint
 
 COLUMNS = tuple(Entry.model_fields)
 REQUIRED = ("slug", "kind")
-LISTS = ("reference", "target")
+LISTS = ("reference", "target", "seeds")
 SUFFIXES = (".csv", ".parquet")
 MAX_ROWS = 100_000  # a small Parquet file can claim any number
 

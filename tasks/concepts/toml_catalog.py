@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.concepts import templates
+from tasks.concepts.builtin import builtin_path
 from tasks.concepts.catalog_file import CatalogFile, Header, Recipe, WordLists
 from tasks.concepts.draft import Draft
 from tasks.concepts.problems import SHOWN, Place, Problems, explain, hint, shown
@@ -46,11 +47,21 @@ def read_toml(data: bytes, problems: Problems, tables: Mapping[str, bytes]) -> D
         return draft
     reader = _Reader(draft, document, TomlLines(text))
     reader.header()
+    reader.extends()
     reader.specs()
     reader.words()
     reader.recipes()
     reader.concepts()
     reader.tables(tables)
+    return draft
+
+
+@functools.cache
+def builtin(name: str) -> Draft:
+    """What a built-in catalog holds. Raises ValueError that lists those there are."""
+    path = builtin_path(name)
+    draft = read_toml(path.read_bytes(), Problems(str(path)), {})
+    draft.problems.stop()
     return draft
 
 
@@ -81,6 +92,18 @@ class _Reader:
                 self.note(text, *path)
         self.draft.capture, self.draft.prune = self.part("capture"), self.part("prune")
 
+    def extends(self) -> None:
+        """Take the words, recipes and defaults of built-in catalogs, where the document has none itself."""
+        names = self.document.get("extends", [])
+        for name in names if isinstance(names, list) else []:
+            try:
+                base = builtin(name) if isinstance(name, str) else None
+            except ValueError as error:
+                self.note(f"extends: {error}", "extends")
+                continue
+            if base is not None:
+                self.draft.inherit(base)
+
     def specs(self) -> None:
         """Note what CaptureSpec and PruneSpec would refuse of [capture] and [prune]."""
         for name, (spec, needed) in _SPECS.items():
@@ -100,15 +123,16 @@ class _Reader:
 
     def words(self) -> None:
         try:
-            self.draft.words = WordLists.model_validate({"words": self.document.get("words", {})}, strict=True).words
+            own = WordLists.model_validate({"words": self.document.get("words", {})}, strict=True).words
+            self.draft.add_words(own)
         except ValidationError as error:
             for path, text in explain(error):
                 self.note(text, *path)
             # What is wrong in a list stands as a label there: the templates that draw from it are not to blame.
-            self.draft.words = {
+            self.draft.add_words({
                 name: {label: label for label in (labels if isinstance(labels, dict) else [name])}
                 for name, labels in self.part("words").items()
-            }
+            })  # fmt: skip
 
     def recipes(self) -> None:
         if not isinstance(self.document.get("recipes", {}), dict):
