@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 
 def tensors_of(file: Path) -> dict[str, dict[str, Any]]:
@@ -23,6 +22,8 @@ def tensors_of(file: Path) -> dict[str, dict[str, Any]]:
 
     Raises ValueError if it is no safetensors file.
     """
+    from safetensors import SafetensorError, safe_open  # here: only who patches others' files needs it
+
     try:
         with safe_open(file, "np"):  # the library checks the header's size, and that every tensor is inside the file
             pass
