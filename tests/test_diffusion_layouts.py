@@ -124,5 +124,8 @@ def test_what_has_no_place_is_refused() -> None:
     }
     with pytest.raises(ValueError, match=r"unet.controlnet.conv has no place in an original checkpoint"):
         original_keys("sd1", tensors, 2)
+    tiny = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderTiny"]}
+    with pytest.raises(ValueError, match=r"autoencoder is an AutoencoderTiny, and original checkpoints hold an"):
+        layout_of(tiny, {})
     with pytest.raises(ValueError, match=r"no original key names are known for FluxPipeline, only .*--original"):
         layout_of({"_class_name": "FluxPipeline"}, {})

@@ -58,6 +58,7 @@ VAE_ATTENTION |= {
     "value": "v",
     "proj_attn": "proj_out",
 }  # as folders of before 2023 have them
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 OPEN_CLIP_ENDS = {
     "embeddings.position_embedding.weight": "positional_embedding",
     "embeddings.token_embedding.weight": "token_embedding.weight",
@@ -89,6 +90,11 @@ def layout_of(index: Mapping[str, Any], text_encoder: Mapping[str, Any]) -> str:
 
     Stable Diffusion 1 reads prompts with CLIP (quick_gelu), 2 with OpenCLIP (gelu). Raises ValueError for others.
     """
+    if index["_class_name"] in PIPELINES and index["vae"][-1] != "AutoencoderKL":
+        raise ValueError(
+            f"the model's autoencoder is an {index['vae'][-1]}, and original checkpoints hold an AutoencoderKL; "
+            "use another --form"
+        )
     if index["_class_name"] == "StableDiffusionXLPipeline":
         return "sdxl"
     if index["_class_name"] == "StableDiffusionPipeline":
