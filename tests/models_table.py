@@ -23,12 +23,18 @@ CLAIMS = {  # test: what it shows
     "test_one_edit_of_all_kinds_is_what_plain_loops_prune": "one edit of all kinds is what plain loops prune",
     "test_fault_1_order_identifies_nothing_where_names_sort_unlike_numbers": "order identifies nothing, 11 layers deep",
     "test_a_window_ends_the_run_and_leaves_no_hook": "a window ends the run",
+    "test_slices_give_the_same_energies_but_for_rounding": "attention and decoder in slices: the same energies",
+    "test_sites_at_the_real_models_size": "sites at the published model's size, from its config",
+    "test_a_checkpoint_is_imported_as_it_is": "a single-file checkpoint is imported bit for bit; three precisions",
+    "test_an_edited_checkpoint_differs_in_what_is_pruned_alone":
+        "an edited single file: every other byte as it was, draws what the patched pipeline draws",
+    "test_a_folder_without_its_checkpoint_becomes_one": "a single file written from a folder draws the same",
 }  # fmt: skip
 HEAD = """# Models
 
 What the tests have shown of each family, on the real diffusers classes with random weights, at the size that
 tests/families.py builds, in float32 on a CPU. The models' own weights were not at hand. A cell counts the tests that
-passed, of those that ran. Written by:
+passed, of those that ran; - is where there is none. Written by:
 
     python -m pytest -m families -p tests.models_table --models docs/models.md
 
@@ -90,6 +96,7 @@ class Table:
         names = list(dict.fromkeys(family for _, family in self.ran))
         rows = [f"| shown | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
         for test, claim in CLAIMS.items():
-            cells = [f"{self.passed[test, family]} of {self.ran[test, family]}" for family in names]
+            ran = [(self.passed[test, family], self.ran[test, family]) for family in names]
+            cells = [f"{passed} of {count}" if count else "-" for passed, count in ran]
             rows.append(f"| {claim} | {' | '.join(cells)} |")
         return "\n".join(rows) + "\n"

@@ -60,6 +60,7 @@ def test_offloading_changes_nothing(family_folders: dict[str, Path], way: Callab
     assert weights_fingerprint(offloaded, ["text_encoder", "unet"]) == base
 
 
+@pytest.mark.families
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_slices_give_the_same_energies_but_for_rounding(family_folders: dict[str, Path], family: str) -> None:
     sites = [site for site in read_sites(family_folders[family], ("ffn",))]

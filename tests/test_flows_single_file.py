@@ -48,9 +48,10 @@ def erase(case: Case, model: Path, store: Path) -> Edit:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_checkpoint_is_imported_as_it_is(layout: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    folder = checkpoints.save(layout, tmp_path / "pipeline", dtype)
+@pytest.mark.families
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_a_checkpoint_is_imported_as_it_is(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    folder = checkpoints.save(family, tmp_path / "pipeline", dtype)
     file = checkpoints.write(folder, tmp_path / "a.safetensors")
     run("import", file, "--to", tmp_path / "imported", "--config", folder)
     for path in folder.glob("*/*.safetensors"):
@@ -75,11 +76,12 @@ def test_a_checkpoint_of_two_precisions_keeps_both(configs: dict[str, Path], tmp
     assert found == {"unet": {torch.float16}, "vae": {torch.float32}, "text_encoder": {torch.float32}}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.families
+@pytest.mark.parametrize("family", LAYOUTS)
 def test_an_edited_checkpoint_differs_in_what_is_pruned_alone(
-    case: Case, configs: dict[str, Path], layout: str, tmp_path: Path
+    case: Case, configs: dict[str, Path], family: str, tmp_path: Path
 ) -> None:
-    plain = checkpoints.write(configs[layout], tmp_path / "plain.safetensors")
+    plain = checkpoints.write(configs[family], tmp_path / "plain.safetensors")
     tensors = load_file(plain)
     averaged = {  # a training checkpoint's second copy of the denoiser, a little apart
         f"model_ema.{name.removeprefix('model.').replace('.', '')}": tensor * 1.01
@@ -88,7 +90,7 @@ def test_an_edited_checkpoint_differs_in_what_is_pruned_alone(
     original = tmp_path / "mine.safetensors"
     save_file({**tensors, **averaged, "somebody.else": torch.arange(5)}, original, {"title": "mine"})
     model, store = tmp_path / "model", tmp_path / "store"
-    run("import", original, "--to", model, "--config", configs[layout])
+    run("import", original, "--to", model, "--config", configs[family])
     edit = erase(case, model, store)
     given = ["--store", store, "--model", model, "--original", original, "--no-prefect"]
     run("publish", "fox", "--form", "single-file", "--to", tmp_path / "out", *given)
@@ -117,11 +119,12 @@ def test_an_edited_checkpoint_differs_in_what_is_pruned_alone(
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.families
+@pytest.mark.parametrize("family", LAYOUTS)
 def test_a_folder_without_its_checkpoint_becomes_one(
-    case: Case, configs: dict[str, Path], layout: str, tmp_path: Path
+    case: Case, configs: dict[str, Path], family: str, tmp_path: Path
 ) -> None:
-    model, store = configs[layout], tmp_path / "store"
+    model, store = configs[family], tmp_path / "store"
     edit = erase(case, model, store)
     given = ["--store", store, "--model", model, "--no-prefect"]
     run("publish", "fox", "--form", "single-file", "--to", tmp_path / "out", *given)
