@@ -15,6 +15,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.evaluation_outcome import EvaluationOutcome, text_of
 from flows.outcome import Outcome, rows
 from flows.steps import progress
 from flows.tabling import CatalogOutcome, settings
@@ -60,6 +61,17 @@ def publish(outcome: Outcome) -> None:
     create_markdown_artifact(_summary(outcome, done, total), key=f"{outcome.concept}-edit", description=edit)
     if outcome.sheet:
         _show_picture(outcome.sheet, "before and after", key=f"{outcome.concept}-sheet", description=edit)
+
+
+def publish_evaluation(outcome: EvaluationOutcome) -> None:
+    """Make the table of an evaluation's numbers inside a running flow."""
+    table = [
+        {"metric": row.metric, "prompts": row.part, "group": row.group, "before": text_of(row, "before"),
+         "after": text_of(row, "after"), "change": text_of(row, "change"), "n": row.n}
+        for row in outcome.rows
+    ]  # fmt: skip
+    key = key_of(f"{outcome.concept}-measurements")
+    create_table_artifact(table, key=key, description=f"{outcome.concept}, edit {outcome.edit}: 95 % intervals")
 
 
 def publish_catalog(outcome: CatalogOutcome) -> None:

@@ -15,6 +15,7 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 from flows import combine as combine_flow
 from flows import erase_catalog as catalog_flow
 from flows import erase_concept as erase_flow
+from flows import evaluate as evaluate_flow
 from flows import maintain as maintain_flow
 from flows import observe as observe_flow
 from flows import publish as publish_flow
@@ -24,6 +25,9 @@ from flows.capturing import seconds_a_prompt
 from flows.catalog_plan import CatalogPlan, make_catalog_plan
 from flows.combine import CombineRequest
 from flows.config import CatalogRequest, MaintenanceRequest, Request
+from flows.evaluate import EvaluateRequest
+from flows.evaluation_outcome import EvaluationOutcome
+from flows.evaluation_outcome import outcome_of as evaluation_of
 from flows.maintain import StoreDamaged, Upkeep
 from flows.observe_plan import ObserveRequest, make_observation
 from flows.outcome import Outcome
@@ -121,6 +125,17 @@ def maintain(request: MaintenanceRequest, no_prefect: bool) -> Upkeep:
             return error.found
 
     return _run(lambda: maintain_flow.look_after(request, Steps()), tracked, no_prefect)
+
+
+def evaluate(request: EvaluateRequest, no_prefect: bool) -> EvaluationOutcome:
+    """Measure an edit. Raises ValueError for bad input, before a model or a server starts."""
+    plan = evaluate_flow.plan_evaluate(request)
+    say(plan.cost())
+    return _run(
+        lambda: evaluate_flow.evaluate_all(plan, Steps()),
+        lambda: evaluation_of(evaluate_flow.evaluate(request)),
+        no_prefect,
+    )
 
 
 def publish(request: PublishRequest, no_prefect: bool) -> dict[str, Any]:

@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoModelForImageClassification
+
+from tasks.metrics.metric import Judgement, Shot
 
 BATCH = 64
 
@@ -33,6 +36,21 @@ class Classifier:
         self.groups: dict[str, list[int]] = {}
         for index, label in sorted(self.model.config.id2label.items()):
             self.groups.setdefault(group_of(label), []).append(index)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What its judgements depend on."""
+        named = "\n".join(str(label) for _, label in sorted(self.model.config.id2label.items()))
+        return {
+            "metric": "classifier", "judge": self.name, "sha256": self.sha256,
+            "labels": len(self.model.config.id2label), "labels_sha256": hashlib.sha256(named.encode()).hexdigest(),
+        }  # fmt: skip
+
+    def judge(self, shots: Sequence[Shot]) -> list[Judgement]:
+        """One judgement a label that a prompt asks for: 1 if it is the likeliest of its group, else 0."""
+        right = hits([shot.labels for shot in shots], self.labels([shot.image for shot in shots]))
+        owners = [i for i, shot in enumerate(shots) for _ in shot.labels]
+        return [Judgement(i, group, float(hit)) for i, (group, hit) in zip(owners, right, strict=True)]
 
     @torch.no_grad()
     def labels(self, images: Sequence[Image.Image]) -> list[dict[str, str]]:

@@ -10,12 +10,15 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPImageProcessor
+
+from tasks.metrics.metric import Judgement, Shot
 
 BATCH = 16
 CHECKER, PROCESSOR = "safety_checker", "feature_extractor"  # folders of a pipeline
@@ -34,6 +37,15 @@ class SafetyChecker:
             folder / CHECKER, use_safetensors=True, local_files_only=True
         ).eval()
         self.processor = CLIPImageProcessor.from_pretrained(folder / PROCESSOR, local_files_only=True)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What its verdicts depend on."""
+        return {"metric": "safety", "sha256": self.sha256}
+
+    def judge(self, shots: Sequence[Shot]) -> list[Judgement]:
+        """One judgement an image: 1 where it would be blacked out, else 0."""
+        return [Judgement(i, "", float(flag)) for i, flag in enumerate(self.flags([shot.image for shot in shots]))]
 
     @torch.no_grad()
     def flags(self, images: Sequence[Image.Image]) -> list[bool]:
