@@ -24,6 +24,7 @@ from tasks.evaluating import image_preview
 if TYPE_CHECKING:
     from flows.maintain import Upkeep
     from flows.sweep_outcome import SweepOutcome
+    from flows.tune_outcome import TuneOutcome
 
 
 MOST_ROWS = 500  # of a sweep that are shown: above, only the judged points
@@ -109,6 +110,21 @@ def publish_sweep(outcome: SweepOutcome) -> None:
     create_table_artifact(table, key=key, description=outcome.why)
     for name, url in outcome.charts.items():
         _show_picture(url, name, key=f"{key}-{name}", description=f"{name} of sweep {outcome.sweep}")
+
+
+def publish_tune(outcome: TuneOutcome) -> None:
+    """Make the table of a tuning's candidates, and its trade-off, inside a running flow."""
+    table = [
+        {"k": one.sparsity, "t_hat": one.t_hat, "vote share": one.vote_share, "branch": one.branch,
+         "pruned": f"{one.density:.3%}", "erased": _share(getattr(one.validation, "erased", None)),
+         "kept": _share(getattr(one.validation, "kept", None)),
+         "held out": " / ".join(_share(s) for s in (one.held_out.erased, one.held_out.kept)) if one.held_out else "",
+         "chosen": "yes" if one.chosen else "the catalog's" if one.preset else ""}
+        for one in outcome.candidates
+    ]  # fmt: skip
+    key = key_of(f"{outcome.concept}-tune")
+    create_table_artifact(table, key=key, description=f"{outcome.why}; {outcome.held_out}")
+    _show_picture(outcome.chart, "trade-off", key=f"{key}-tradeoff", description=outcome.held_out)
 
 
 def publish_upkeep(found: Upkeep) -> None:

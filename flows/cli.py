@@ -16,6 +16,7 @@ from flows import (
     commands_publish,
     commands_sites,
     commands_sweep,
+    commands_tune,
 )
 from flows import options as o
 from flows.answering import answer, asked, refuse_drawing
@@ -217,6 +218,7 @@ app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)
 app.command()(commands_maintain.maintain)
+app.command()(commands_tune.tune)
 app.command()(commands_evaluate.evaluate)
 app.command("import")(commands_import.import_model)
 app.command()(commands_publish.publish)

@@ -21,6 +21,7 @@ from flows import observe as observe_flow
 from flows import publish as publish_flow
 from flows import rethreshold as rethreshold_flow
 from flows import sweep as sweep_flow
+from flows import tune as tune_flow
 from flows.capturing import seconds_a_prompt
 from flows.catalog_plan import CatalogPlan, make_catalog_plan
 from flows.combine import CombineRequest
@@ -38,6 +39,8 @@ from flows.steps import Steps, progress
 from flows.sweep import SweepRequest
 from flows.sweep_outcome import SweepOutcome, sweep_of
 from flows.tabling import CatalogOutcome, ConceptsFailed, outcome_of
+from flows.tune import TuneRequest
+from flows.tune_outcome import TuneOutcome, tune_of
 from storage.edits import read_edit_at
 from storage.roots import Root
 
@@ -125,6 +128,13 @@ def maintain(request: MaintenanceRequest, no_prefect: bool) -> Upkeep:
             return error.found
 
     return _run(lambda: maintain_flow.look_after(request, Steps()), tracked, no_prefect)
+
+
+def tune(request: TuneRequest, no_prefect: bool) -> TuneOutcome:
+    """Choose settings by evidence. Raises ValueError for bad input, before a model or a server starts."""
+    plan = tune_flow.plan_tune(request)
+    say(plan.cost())
+    return _run(lambda: tune_flow.tune_all(plan, Steps()), lambda: tune_of(tune_flow.tune(request)), no_prefect)
 
 
 def evaluate(request: EvaluateRequest, no_prefect: bool) -> EvaluationOutcome:

@@ -87,6 +87,12 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluationPlan:
     """The edit, the draws and the metrics, checked. Raises ValueError in one sentence; nothing is loaded or drawn."""
     Root(request.store).check()
     edit = find_edit(request.store, request.concept, request.edit)
+    before, after = draws(request, edit)
+    return EvaluationPlan(request, edit, before, after, _parts(request), _metrics(request))
+
+
+def draws(request: Common, edit: Edit) -> tuple[Draw, Draw]:
+    """How images are drawn before and after an edit. Raises ValueError if the model is not the edit's base."""
     model, capture, card = _drawing(request, edit)
     known = edit.manifest["model"]
     if card.fingerprint != known["fingerprint"]:
@@ -105,9 +111,7 @@ def plan_evaluate(request: EvaluateRequest) -> EvaluationPlan:
     }  # fmt: skip
     before = Draw(Root(request.store).url, model, capture, {**about, "edit": None})
     edited = {"edit": edit.id, "manifest": edit.digest}
-    after = replace(before, about={**about, "edit": edited}, edit=str(edit.path), weights=known["weights"])
-    parts = _parts(request)
-    return EvaluationPlan(request, edit, before, after, parts, _metrics(request, card, model))
+    return before, replace(before, about={**about, "edit": edited}, edit=str(edit.path), weights=known["weights"])
 
 
 def evaluate_all(plan: EvaluationPlan, steps: Steps) -> EvaluationOutcome:
@@ -136,7 +140,7 @@ def table_numbers(plan: EvaluationPlan, found: Sequence[Mapping[str, Any]]) -> l
     return rows
 
 
-def _drawing(request: EvaluateRequest, edit: Edit) -> tuple[ModelSpec, CaptureSpec, ModelCard]:
+def _drawing(request: Common, edit: Edit) -> tuple[ModelSpec, CaptureSpec, ModelCard]:
     """How images are drawn: as the concept was captured, with what the request sets instead."""
     known, capture = edit.manifest["model"], None
     model = replace(request.model_spec, variant=known.get("variant"))
@@ -184,7 +188,7 @@ def _parts(request: EvaluateRequest) -> tuple[Prompts, ...]:
     return found
 
 
-def _metrics(request: EvaluateRequest, card: ModelCard, model: ModelSpec) -> tuple[MetricSpec, ...]:
+def _metrics(request: EvaluateRequest) -> tuple[MetricSpec, ...]:
     """The metrics that are asked for, "name" or "name=folder"; without any those of the protocol, or the judge."""
     asked = request.metrics or list(protocol(request.protocol).metrics) or ["classifier"]
     specs = []

@@ -11,11 +11,12 @@ from prefect import flow
 from pydantic import Field
 
 from flows.artifacts import progress_artifacts, publish_sweep
+from flows.choosing import KEEP
 from flows.config import Common
 from flows.erase_concept import cut
 from flows.steps import Steps, tracked
 from flows.stored import evaluated, stored_cut
-from flows.sweep_outcome import KEEP, SweepOutcome, SweepPoint, choose, spread
+from flows.sweep_outcome import SweepOutcome, SweepPoint, choose, spread
 from flows.tabling import COLUMNS, EditRow, table_edits
 from storage import tables
 from storage.edits import Edit

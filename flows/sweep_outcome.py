@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from flows.choosing import Score, best, left
 from flows.tabling import EditRow
-
-KEEP = 0.95  # share of their accuracy that others shall keep
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,6 @@ def sweep_of(document: Mapping[str, Any]) -> SweepOutcome:
     return SweepOutcome(**{**document, "points": points})
 
 
-def left(before: float | None, after: float | None) -> float:
-    """Share of an accuracy that is left, 0 to 1; 1 where there was none to lose.
-
-    >>> left(0.8, 0.2), left(0.5, 0.75), left(0.0, 0.0)
-    (0.25, 1.0, 1.0)
-    """
-    return min(1.0, (after or 0) / before) if before else 1.0
-
-
 def spread(points: Sequence[SweepPoint], images: int) -> list[int]:
     """Places of the points to judge: as far from each other in density as can be, each ratio counting the same.
 
@@ -134,42 +124,10 @@ def spread(points: Sequence[SweepPoint], images: int) -> list[int]:
 
 
 def choose(points: Sequence[SweepPoint], concept: str) -> tuple[list[SweepPoint], str]:
-    """The points with the best of the judged ones marked, and a sentence that says why it is.
-
-    Of those whose others keep at least KEEP of their accuracy the one that erases most, the lower density where two
-    erase as much; if none keeps so much, the one with the best harmonic mean of erased and kept.
-    """
+    """The points with the best of the judged ones marked, and a sentence that says why it is."""
     judged = [place for place, point in enumerate(points) if point.row is not None]
     if not judged:
         return list(points), "densities alone cannot choose a point: draw and judge some with --images 6"
-    keeping = [place for place in judged if (points[place].kept or 0) >= KEEP]
-    score = _erased if keeping else harmonic
-    best = max(keeping or judged, key=lambda place: (score(points[place]), -points[place].density))
-    point = points[best]
-    numbers = f"{point.name} ({point.density:.2%} of the weights) erases {_erased(point):.0%} of {concept}"
-    if keeping:
-        why = (
-            f"chosen: {numbers}, the most of the {len(keeping)} of {len(judged)} judged points whose others keep at "
-            f"least {KEEP:.0%} of their accuracy; here they keep {point.kept:.0%}"
-        )
-    else:
-        why = (
-            f"no judged point lets others keep {KEEP:.0%} of their accuracy, the best {_most(points, judged):.0%}; "
-            f"chosen by the harmonic mean of erased and kept, {harmonic(point):.2f}: {numbers}, and others keep "
-            f"{point.kept:.0%}"
-        )
-    return [replace(point, chosen=place == best) for place, point in enumerate(points)], why
-
-
-def harmonic(point: SweepPoint) -> float:
-    """Harmonic mean of what a judged point erases and what others keep, 0 to 1."""
-    erased, kept = point.erased or 0, point.kept or 0
-    return 2 * erased * kept / (erased + kept) if erased + kept else 0.0
-
-
-def _erased(point: SweepPoint) -> float:
-    return point.erased or 0.0
-
-
-def _most(points: Sequence[SweepPoint], judged: Sequence[int]) -> float:
-    return max(points[place].kept or 0 for place in judged)
+    scores = [Score(p.name, p.density, p.erased or 0.0, p.kept or 0.0) for p in (points[place] for place in judged)]
+    number, why = best(scores, concept)
+    return [replace(point, chosen=place == judged[number]) for place, point in enumerate(points)], why

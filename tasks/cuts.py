@@ -62,6 +62,23 @@ class EvaluationPart:
 
 
 @dataclass(frozen=True)
+class Half:
+    """Every other prompt of a part: settings are chosen on one half and confirmed on the other."""
+
+    whole: EvaluationPart
+    held_out: bool
+
+    @property
+    def part(self) -> str:
+        """The part's name, and which half."""
+        return f"{self.whole.part}-{'held-out' if self.held_out else 'validation'}"
+
+    def expectations(self) -> Sequence[Expectation]:
+        """The prompts of this half."""
+        return self.whole.expectations()[int(self.held_out) :: 2]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How an edit is judged."""
 

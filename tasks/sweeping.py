@@ -80,12 +80,21 @@ def draw_sweep(store: str, concept: str, sweep: str, points: list[dict[str, Any]
     drawn = {"density": charts.density_map(concept, found)}
     if any(point.erased is not None for point in found):
         drawn["tradeoff"] = charts.tradeoff(concept, found, keep)
-    urls = {}
-    for name, data in drawn.items():
-        place = Root(store).path("plots", concept, f"sweep-{sweep}-{name}.png")
-        place.put(data)
-        urls[name] = str(place)
-    return urls
+    return {name: _keep(store, concept, f"sweep-{sweep}-{name}", data) for name, data in drawn.items()}
+
+
+@task(name="draw-tradeoff", task_run_name="draw-tradeoff-{concept}", cache_policy=NO_CACHE)
+def draw_tradeoff(store: str, concept: str, name: str, points: list[dict[str, Any]], keep: float) -> str:
+    """Draw what judged points erase against what others keep, into plots/<concept>/. Returns the chart's URL."""
+    from tasks.metrics import charts
+
+    return _keep(store, concept, name, charts.tradeoff(concept, [charts.Point(**point) for point in points], keep))
+
+
+def _keep(store: str, concept: str, name: str, png: bytes) -> str:
+    place = Root(store).path("plots", concept, f"{name}.png")
+    place.put(png)
+    return str(place)
 
 
 def _count_site(store: str, key: RankingKey, site: NeuronSite, depths: dict[str, int], grid: Grid) -> Any:

@@ -20,13 +20,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from flows import sweep as sweep_flow
+from flows.choosing import Score
 from flows.config import CatalogRequest
 from flows.erase_concept import erase
 from flows.plan import make_plan
 from flows.rethreshold import cut_all, plan_cuts
 from flows.steps import Steps
 from flows.sweep import SweepRequest, plan_sweep, sweep_all
-from flows.sweep_outcome import SweepOutcome, SweepPoint, choose, harmonic, spread, sweep_of
+from flows.sweep_outcome import SweepOutcome, SweepPoint, choose, spread, sweep_of
 from flows.tabling import EditRow
 from storage import tables
 from storage.listing import latest_edit, list_edits
@@ -264,7 +265,8 @@ def test_where_none_keeps_enough_the_harmonic_mean_decides_and_says_so() -> None
 
 def test_what_the_judge_never_saw_is_not_erased() -> None:
     [blind] = [replace(point, row=row(0.0, 1.0, before=0.0)) for point in points((100, 0.0, 1.0))]
-    assert (blind.erased, blind.kept, harmonic(blind)) == (0.0, 1.0, 0.0)
+    assert (blind.erased, blind.kept) == (0.0, 1.0)
+    assert Score("", 0.1, 0.0, 1.0).harmonic == Score("", 0.1, 0.0, 0.0).harmonic == 0.0
     [better] = points((100, -0.2, 1.25))  # after it the judge is right more often
     assert (better.erased, better.kept) == (0.0, 1.0)
 

@@ -36,6 +36,7 @@ class Point:
     erased: float | None = None  # share of what the judge recognised before that is gone, 0 to 1; None: not judged
     kept: float | None = None  # share of the others' accuracy that is left, 0 to 1
     chosen: bool = False
+    branch: str = ""  # guidance halves that count, where points differ in them
 
 
 def figure(width: float, height: float, title: str) -> Figure:
@@ -217,11 +218,13 @@ def _clearance(x: float, y: float, half: float, taken: Sequence[tuple[float, ...
 def _list(judged: Sequence[Point], listed: Sequence[int]) -> str:
     """The numbered points as lines of text, lowest density first."""
     rows = [f"{'':>4} {'k':>7} {'t_hat':>5} {'share':>5} {'density':>8} {'erased':>6} {'kept':>5}"]
+    several = len({point.branch for point in judged}) > 1
     for place in listed:
         point = judged[place]
         rows.append(
             f"{place + 1:>3}{'*' if point.chosen else ' '} {point.sparsity:>7} {point.t_hat:>5} {point.vote_share:>5g} "
             f"{percent(point.density):>7}% {point.erased or 0:>6.0%} {point.kept or 0:>5.0%}"
+            f"{' ' + point.branch if several else ''}"
         )
     if len(listed) < len(judged):
         rows.append(f"     and {len(judged) - len(listed)} of higher density, without a number")
