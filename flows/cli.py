@@ -9,6 +9,7 @@ import typer
 
 from flows import (
     commands_catalog,
+    commands_collateral,
     commands_evaluate,
     commands_import,
     commands_maintain,
@@ -219,6 +220,7 @@ app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)
 app.command()(commands_maintain.maintain)
 app.command()(commands_tune.tune)
+app.command()(commands_collateral.collateral)
 app.command()(commands_evaluate.evaluate)
 app.command("import")(commands_import.import_model)
 app.command()(commands_publish.publish)
