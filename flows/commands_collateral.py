@@ -17,7 +17,7 @@ def collateral(concept: o.Concept, edit: EditId = "latest", store: o.Store = Non
     """Rank the store's other concepts by how much of them an edit prunes. Nothing is loaded or drawn.
 
     "shared" is how much of what another concept's own edit prunes this one prunes too; "importance" how much of what
-    its prompts feed through the sites goes through pruned weights; "excess" how much more than of its reference prompts.
+    its prompts feed through the sites goes through pruned weights; "excess" how much more than of its references.
     """
     from flows import showing_collateral
     from flows.collateral import find_collateral
