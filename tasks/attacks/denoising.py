@@ -41,7 +41,9 @@ def check_pipeline(pipe: Any) -> None:
     if pipe.unet.config.in_channels != pipe.unet.config.out_channels:
         raise ValueError(f"{kind} takes more than latents (inpainting, or an image to change); that is not supported")
     if (rows := pipe.text_encoder.get_input_embeddings().weight.shape[0]) != len(pipe.tokenizer):
-        raise ValueError(f"the tokenizer has {len(pipe.tokenizer)} tokens, the text encoder {rows}; they must be as many")
+        raise ValueError(
+            f"the tokenizer has {len(pipe.tokenizer)} tokens, the text encoder {rows}; they must be as many"
+        )
     if not hasattr(pipe.scheduler, "alphas_cumprod"):
         raise ValueError(f"{type(pipe.scheduler).__name__} has no alphas_cumprod: flow matching is not supported")
     if (wanted := pipe.scheduler.config.prediction_type) not in PREDICTIONS:

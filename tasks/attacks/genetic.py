@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tasks.attacks.resuming import check_at_least, generator, spec_digest, steps_to_run
 
+TRIES = 10  # to breed a child that was not tried yet
 Fitness = Callable[[Sequence[str]], Sequence[float]]  # a number for each prompt, the more the better
 
 
@@ -110,19 +111,25 @@ def _judged(state: GeneticState, prompts: Sequence[str], fitness: Fitness) -> Ge
 
 
 def _children(state: GeneticState, words: Sequence[str], spec: GeneticSpec) -> list[str]:
-    """The next generation: the elite, and children of winners of tournaments."""
+    """The next generation: the elite, and children of winners of tournaments, new ones where that is possible."""
     random = generator(spec.seed, state.step + 1)
     children = list(dict.fromkeys(state.population))[: spec.elite]
     while len(children) < spec.population:
-        # The population is in order, so the lowest index of a draw is the tournament's winner.
-        mother, father = (
-            state.population[int(random.integers(0, len(state.population), spec.tournament).min())].split()
-            for _ in range(2)
-        )
-        cut = int(random.integers(0, spec.words + 1))
-        child = [*mother[:cut], *father[cut:]]
-        drawn = random.random(spec.words) < spec.mutation
-        children.append(
-            " ".join(str(random.choice(words)) if new else word for word, new in zip(child, drawn, strict=True))
-        )
+        for _ in range(TRIES):
+            child = _child(state.population, words, spec, random)
+            if child not in state.scores and child not in children:
+                break
+        children.append(child)
     return children
+
+
+def _child(population: Sequence[str], words: Sequence[str], spec: GeneticSpec, random: np.random.Generator) -> str:
+    """A child of two prompts: the first words of one, the last of the other, some of them drawn anew."""
+    # The population is in order, so the lowest index of a draw is the tournament's winner.
+    mother, father = (
+        population[int(random.integers(0, len(population), spec.tournament).min())].split() for _ in range(2)
+    )
+    cut = int(random.integers(0, spec.words + 1))
+    child = [*mother[:cut], *father[cut:]]
+    anew = random.random(spec.words) < spec.mutation
+    return " ".join(str(random.choice(words)) if new else word for word, new in zip(child, anew, strict=True))

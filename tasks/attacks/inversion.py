@@ -180,6 +180,4 @@ def _stepped(state: InversionState, loss: float, gradient: NDArray[np.float32], 
     square = BETAS[1] * state.square + (1 - BETAS[1]) * gradient**2
     change = (mean / (1 - BETAS[0] ** step)) / (np.sqrt(square / (1 - BETAS[1] ** step)) + 1e-8)
     vectors = (state.vectors - rate * change).astype(np.float32)
-    return replace(
-        state, step=step, vectors=vectors, mean=mean, square=square, losses=(*state.losses, loss)
-    )
+    return replace(state, step=step, vectors=vectors, mean=mean, square=square, losses=(*state.losses, loss))

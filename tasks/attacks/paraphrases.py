@@ -1,7 +1,7 @@
 """Paraphrases: prompts that mean a concept in other words, from templates and short word lists of our own.
 
-Nothing is learned. The caller says what may stand for the concept: descriptions that do not name it, or its name, to see
-how far an edit reaches beyond the prompts that it was made with.
+Nothing is learned. The caller says what may stand for the concept: descriptions that do not name it, or its name, to
+see how far an edit reaches beyond the prompts that it was made with.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def paraphrases(
 
     The same for the same seed; those of a smaller count come first in a larger one.
 
-    >>> paraphrases(["a red-tailed hunter"], 2, 0, frames=["{subject}", "{subject} at {hour}"], words={"hour": ["dawn"]})
-    ['a red-tailed hunter at dawn', 'a red-tailed hunter']
+    >>> paraphrases(["a hunter"], 2, 0, frames=["{subject}", "{subject} at {hour}"], words={"hour": ["dawn"]})
+    ['a hunter', 'a hunter at dawn']
 
     Raises ValueError for a frame with an unknown field or no {subject}, for a count that is more than there are, and
     for a prompt that holds a banned word (whatever its case).

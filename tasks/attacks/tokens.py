@@ -9,8 +9,8 @@ Two aims, which are two kinds of `Draws` of tasks.attacks.denoising:
   does for the original prompt, the aim of P4D (Chin et al., "Prompting4Debugging", ICML 2024).
 
 The search is the same for both: gradients at the prefix's embeddings rank replacements of single tokens, the best are
-tried, and the best of those is kept if it lowers the loss (as in AutoPrompt, Shin et al., EMNLP 2020). UnlearnDiffAtk and
-P4D project steps in embedding space instead. Every prompt that is tried is text that tokenises to those very tokens.
+tried, and the best of those is kept if it lowers the loss (as in AutoPrompt, Shin et al., EMNLP 2020). UnlearnDiffAtk
+and P4D project steps in embedding space instead. Every prompt that is tried is text that tokenises to its very tokens.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def search_tokens(
 ) -> TokenState:
     """Find tokens in front of `rest` under which the pipeline, as it is now, answers the draws best.
 
-    `steps` of the budget are done, None = all that are left; `progress` gets the state after each. Raises ValueError for
-    a pipeline of another kind than a UNet with one CLIP encoder, a prompt that is too long, no tokens that are allowed,
-    and a state of another spec.
+    `steps` of the budget are done, None = all that are left; `progress` gets the state after each. Raises ValueError
+    for a pipeline of another kind than a UNet with one CLIP encoder, a prompt that is too long, no tokens that are
+    allowed, and a state of another spec.
     """
     check_pipeline(pipe)
     with frozen(pipe):
