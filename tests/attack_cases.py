@@ -11,11 +11,27 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.numpy import load, save
+from transformers import CLIPTokenizer
 
 from tasks.diffusion.pruned import weights_fingerprint
 from tests import tiny
 
 COMPONENTS = ("unet", "vae", "text_encoder")
+
+
+MERGES = [("f", "o"), ("fo", "x</w>"), ("c", "a"), ("ca", "t</w>"), ("fo", "e</w>")]
+
+
+def with_pieces() -> Any:
+    """The tiny pipeline with CLIP's own kind of tokenizer: words of pieces, of which only some end a word."""
+    pipe = tiny.build()
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{one}</w>" for one in letters), *map("".join, MERGES)]
+    pipe.tokenizer = CLIPTokenizer({word: i for i, word in enumerate(words)}, MERGES, model_max_length=tiny.MAX_TOKENS)
+    table = torch.nn.Embedding(len(words), tiny.WIDTH)
+    table.weight.data = torch.randn(table.weight.shape, generator=torch.Generator().manual_seed(0)) / 10
+    pipe.text_encoder.set_input_embeddings(table)
+    return pipe
 
 
 def images(count: int = 2, seed: int = 0) -> list[Image.Image]:

@@ -14,7 +14,7 @@ from tasks.concepts.prompts import Prompt
 from tasks.diffusion.pipelines import generate
 from tasks.diffusion.spec import CaptureSpec
 from tests import tiny
-from tests.attack_cases import as_found, images, raising, stored
+from tests.attack_cases import as_found, images, raising, stored, with_pieces
 
 TEMPLATES = ("a {}", "photo of {}")
 SPEC = InversionSpec(budget=8, vectors=2, batch=4, learning_rate=0.05)
@@ -95,6 +95,23 @@ def test_the_gradient_is_that_of_the_loss(pipe: Any) -> None:
     assert slope == pytest.approx(float(np.linalg.norm(gradient)), rel=0.05)
 
 
+def test_every_step_looks_at_other_noise(pipe: Any) -> None:
+    still = invert(pipe, images(1), ["a {}"], replace(SPEC, learning_rate=1e-12))
+    assert len(set(still.losses)) == SPEC.budget
+
+
+def test_a_step_is_adams(pipe: Any) -> None:
+    state = invert(pipe, images(), TEMPLATES, SPEC, steps=0)
+    parameter = torch.nn.Parameter(torch.from_numpy(state.vectors.copy()))
+    adam = torch.optim.Adam([parameter], lr=0.05)
+    for seed in range(4):
+        gradient = np.random.default_rng(seed).standard_normal(state.vectors.shape).astype(np.float32)
+        state = inversion._stepped(state, 0.0, gradient, 0.05)
+        parameter.grad = torch.from_numpy(gradient)
+        adam.step()
+    np.testing.assert_allclose(state.vectors, parameter.detach().numpy(), atol=1e-5)
+
+
 def test_it_starts_from_the_words_that_are_given(pipe: Any) -> None:
     table = pipe.text_encoder.get_input_embeddings().weight.detach().numpy()
     ids = pipe.tokenizer.convert_tokens_to_ids(["fox", "rose"])
@@ -137,6 +154,19 @@ def test_a_placeholder_that_means_a_word_draws_as_the_word(pipe: Any, count: int
     assert np.array_equal(np.asarray(plain), np.asarray(own))
     assert not np.array_equal(np.asarray(plain), np.asarray(other))
     assert as_found(pipe) == before
+
+
+def test_a_placeholder_among_pieces_draws_as_its_words() -> None:
+    pipe = with_pieces()
+    before = as_found(pipe)
+    ids = pipe.tokenizer("cat fox", add_special_tokens=False).input_ids
+    table = pipe.text_encoder.get_input_embeddings().weight.detach().numpy()
+    (plain,) = generate(pipe, [Prompt("a cat fox b", 3)], CaptureSpec(steps=2))
+    with with_placeholder(pipe, table[ids]):
+        (own,) = generate(pipe, [Prompt("a <concept> b", 3)], CaptureSpec(steps=2))
+    assert np.array_equal(np.asarray(plain), np.asarray(own))
+    assert as_found(pipe) == before
+    assert invert(pipe, images(), ["a {} b"], SPEC, steps=1).step == 1
 
 
 def test_the_placeholder_goes_also_when_the_block_raises(pipe: Any) -> None:

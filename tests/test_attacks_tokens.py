@@ -8,7 +8,7 @@ import pytest
 from tasks.attacks.denoising import Draws, image_draws, latents_of, prediction_draws
 from tasks.attacks.tokens import TokenSpec, TokenState, search_tokens
 from tests import tiny
-from tests.attack_cases import as_found, images, stored
+from tests.attack_cases import as_found, images, stored, with_pieces
 
 SPEC = TokenSpec(budget=6, tokens=3, candidates=8, shortlist=6)
 
@@ -78,6 +78,16 @@ def test_the_pipeline_is_left_as_it_was(pipe: Any, draws: Draws) -> None:
     with pytest.raises(KeyboardInterrupt):
         search_tokens(pipe, draws, "the rose", SPEC, progress=stop)
     assert as_found(pipe) == before
+
+
+def test_pieces_that_end_no_word_are_not_used() -> None:
+    """With CLIP's kind of tokenizer: "fo" alone would be read as another token, or as a part of the next word."""
+    pipe = with_pieces()
+    draws = image_draws(pipe, latents_of(pipe, images()), 4, 0)
+    state = search_tokens(pipe, draws, "cat", replace(SPEC, budget=3, shortlist=30, candidates=30))
+    assert pipe.tokenizer(state.prompt, add_special_tokens=False).input_ids == [*state.ids, 57]
+    assert all(token.endswith("</w>") for token in pipe.tokenizer.convert_ids_to_tokens(list(state.ids)))
+    assert state.losses[-1] < state.losses[0]
 
 
 def test_the_seed_decides(pipe: Any, draws: Draws, whole: TokenState) -> None:

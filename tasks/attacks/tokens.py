@@ -108,7 +108,7 @@ class _Words:
 
     def prompt(self, prefix: tuple[int, ...]) -> str | None:
         """The prefix and the rest as text, or None where the text has other tokens."""
-        text = f"{self.tokenizer.decode(prefix)} {self.rest}".strip()
+        text = f"{self.tokenizer.decode(prefix).strip()} {self.rest}".strip()
         return text if self._ids(text) == [*prefix, *self.rest_ids] else None
 
     def _ids(self, text: str) -> list[int]:

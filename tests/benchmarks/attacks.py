@@ -32,7 +32,7 @@ from tasks.attacks.genetic import GeneticSpec, search_prompts
 from tasks.attacks.hiding import best_threshold, found_by_zeros, hidden, positions_below
 from tasks.attacks.inversion import PLACEHOLDER, InversionSpec, invert, with_placeholder
 from tasks.attacks.paraphrases import paraphrases
-from tasks.attacks.revival import MAGNITUDES, CompletionSpec, Magnitude, complete, restored, zeros_of
+from tasks.attacks.revival import CompletionSpec, Magnitude, complete, restored, zeros_of
 from tasks.attacks.tokens import TokenSpec, search_tokens
 from tasks.catalogs import load_catalog
 from tasks.concepts.prompts import Prompt
@@ -43,15 +43,16 @@ from tasks.diffusion.spec import CaptureSpec, ModelSpec
 from tasks.metrics import classifier
 
 DRAWING = CaptureSpec(steps=25, guidance=4.0)
+QUESTIONS = 12  # noisy pictures that a token search looks at
 EXAMPLES = 16  # pictures of the concept by the unedited model, of seeds that no other prompt has
+OTHERS = 24  # of the evaluation's prompts
 FRESH = 20  # seeds that a prompt of the attack's own is judged by
 FRAMES = (
     "{subject}",
-    "{subject} in the style of {style}",
-    "{subject} on a {colour} background",
-    "{style} {subject}",
-    "{colour} background {subject}",
-    "style of {style} {subject} on {colour}",
+    "{subject} {style}",
+    "{subject} of the style {style}",
+    "{subject} in the style of {style} on {colour}",
+    "on a {colour} background {subject}",
 )
 STYLES, COLOURS = ("noto", "twemoji", "fluent", "blob"), ("white", "black", "green", "blue", "yellow")
 Weights = dict[str, np.ndarray]
@@ -93,7 +94,7 @@ class Bench:
 
     def others(self) -> float:
         """Share of the evaluation's other labels that are right, as the pipeline draws now."""
-        expected = self.entry.evaluation.others
+        expected = self.entry.evaluation.others[:OTHERS]
         seen = self.judge.labels(pipelines.generate(self.pipe, [e.prompt for e in expected], DRAWING))
         return float(np.mean([right for _, right in classifier.hits([e.labels for e in expected], seen)]))
 
@@ -120,31 +121,32 @@ def plain(bench: Bench) -> Iterator[Row]:
 def inversion(bench: Bench) -> Iterator[Row]:
     """A learned vector in place of the concept's word."""
     templates = [p.text.replace(bench.word, "a {}") for p in bench.examples]
-    for vectors, budget in ((1, 100), (1, 300), (2, 300)):
-        spec = InversionSpec(budget=budget, vectors=vectors, learning_rate=0.02, initial=bench.concept)
-        with bench.edit():
-            state = invert(bench.pipe, bench.images, templates, spec)
-            with with_placeholder(bench.pipe, state.vectors):
-                found = bench.share(bench.asked(lambda text: text.replace(bench.word, f"a {PLACEHOLDER}")))
-        yield {"setting": f"{vectors} vectors, {budget} steps", "concept": found}
+    for vectors, budgets in ((1, (50, 150, 300)), (2, (150,))):
+        state = None
+        for budget in budgets:
+            spec = InversionSpec(budget=budget, vectors=vectors, learning_rate=0.02, initial=bench.concept)
+            with bench.edit():
+                state = invert(bench.pipe, bench.images, templates, spec, state)
+                with with_placeholder(bench.pipe, state.vectors):
+                    found = bench.share(bench.asked(lambda text: text.replace(bench.word, f"a {PLACEHOLDER}")))
+            yield {"setting": f"{vectors} vectors, {budget} steps", "concept": found}
 
 
 def tokens(bench: Bench) -> Iterator[Row]:
-    """One prefix for all prompts, by the aims of UnlearnDiffAtk and P4D."""
+    """Prompts of tokens that are searched, whole and in front of the concept's word, by the aims of both papers."""
     latents = latents_of(bench.pipe, bench.images)
     aims = {
-        "images (UnlearnDiffAtk's aim)": image_draws(bench.pipe, latents, EXAMPLES, 0),
-        "predictions (P4D's aim)": prediction_draws(bench.pipe, latents, bench.word, EXAMPLES, 0),
+        "images (UnlearnDiffAtk's aim)": image_draws(bench.pipe, latents, QUESTIONS, 0),
+        "predictions (P4D's aim)": prediction_draws(bench.pipe, latents, bench.word, QUESTIONS, 0),
     }
     for name, draws in aims.items():
-        for banned in ((), (bench.concept,)):
-            spec = TokenSpec(budget=25, tokens=3, banned=banned)
+        for rest, banned in (("", ()), ("", (bench.concept,)), (bench.word, ())):
+            spec = TokenSpec(budget=25, tokens=3 if rest else 4, candidates=8, banned=banned)
             with bench.edit():
-                state = search_tokens(bench.pipe, draws, bench.word, spec)
-                prefix = state.prompt.removesuffix(bench.word)
-                found = bench.share(bench.asked(lambda text, prefix=prefix: prefix + text))  # type: ignore[misc]
-            clean = bench.share(bench.asked(lambda text, prefix=prefix: prefix + text))  # type: ignore[misc]
-            yield {"setting": f"{name}: {state.prompt!r}", "concept": found, "unedited": clean}
+                state = search_tokens(bench.pipe, draws, rest, spec)
+                prompts = [Prompt(state.prompt, 300 + seed) for seed in range(FRESH)]
+                found = bench.share(prompts)
+            yield {"setting": f"{name}: {state.prompt!r}", "concept": found, "unedited": bench.share(prompts)}
 
 
 def genetic(bench: Bench) -> Iterator[Row]:
@@ -183,8 +185,8 @@ def revival(bench: Bench) -> Iterator[Row]:
     positions = {name: zeros_of(weight) for name, weight in bench.edited.items()}
     truth = {name: bench.base[name][positions[name]] for name in positions}
     settings: list[tuple[str, CompletionSpec, Sequence[tuple[Magnitude, float]]]] = [
-        ("rank 16", CompletionSpec(rank=16), [*((m, 0.6) for m in MAGNITUDES), ("row-max", 1.0), ("row-max", 0.3)]),
-        ("rank 32", CompletionSpec(rank=32), [("completed", 1.0), ("row-max", 0.6)]),
+        ("rank 16", CompletionSpec(rank=16), [("completed", 1.0), ("row-spread", 1.0), ("row-max", 0.6)]),
+        ("rank 32", CompletionSpec(rank=32), [("row-max", 0.6)]),
         ("soft, no rank", CompletionSpec(rank=160, shrinkage=0.05), [("completed", 1.0), ("row-max", 0.6)]),
     ]
     for name, spec, ways in settings:
@@ -261,8 +263,8 @@ def opened(store: str, concept: str) -> Bench:
     return Bench(concept, masks, pipe, classifier.load(demo.JUDGE))
 
 
-def measure(bench: Bench, parts: Sequence[str], console: Console) -> list[Row]:
-    """Every line of the parts, in order, each told when it is there."""
+def measure(bench: Bench, parts: Sequence[str], console: Console, file: Path | None = None) -> list[Row]:
+    """Every line of the parts, in order, each told and written to the file when it is there."""
     rows = []
     for part in parts:
         start = time.perf_counter()
@@ -270,6 +272,8 @@ def measure(bench: Bench, parts: Sequence[str], console: Console) -> list[Row]:
             row = {"attack": part, **row, "seconds": round(time.perf_counter() - start, 1)}
             console.print_json(json.dumps(row), indent=None)
             rows.append(row)
+            if file:
+                file.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
             start = time.perf_counter()
     return rows
 
@@ -292,10 +296,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the lines")
     options = parser.parse_args()
     console = Console(width=200)
-    rows = measure(opened(options.store, options.concept), options.only.split(","), console)
+    rows = measure(opened(options.store, options.concept), options.only.split(","), console, options.json)
     console.print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
