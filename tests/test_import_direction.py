@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("flows", "tasks", "storage", "demo")
-FOLDERS = ("concepts", "diffusion", "pruning", "metrics")  # below tasks/: plain Python, no @task
+FOLDERS = ("concepts", "diffusion", "pruning", "metrics", "attacks")  # below tasks/: plain Python, no @task
 
 # What each room may import of ours. "tasks" is tasks/*.py alone; "spec" is tasks/diffusion/spec.py and slots.py.
 MAY_IMPORT = {
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "tasks.diffusion": {"tasks.diffusion", "tasks.concepts", "spec"},
     "tasks.pruning": {"tasks.pruning", "tasks.concepts", "spec"},
     "tasks.metrics": {"tasks.metrics", "tasks.concepts", "spec"},
+    "tasks.attacks": {"tasks.attacks", "tasks.concepts", "spec"},
     "spec": {"spec"},
     "storage": {"storage", "tasks.concepts", "spec"},
     "demo": {"demo"},
@@ -35,6 +36,7 @@ MUST_NOT_IMPORT = {
     "tasks.diffusion": {"prefect"},
     "tasks.pruning": TORCH | {"prefect", "zarr"},
     "tasks.metrics": {"prefect"},
+    "tasks.attacks": {"prefect"},
     "spec": TORCH | ARRAYS | {"prefect"},
     "storage": TORCH | {"prefect"},
     "demo": {"prefect"},
@@ -49,6 +51,10 @@ LIGHT = (
     "tasks.pruning",
     "tasks.diffusion.spec",
     "tasks.diffusion.slots",
+    "tasks.attacks.genetic",
+    "tasks.attacks.hiding",
+    "tasks.attacks.paraphrases",
+    "tasks.attacks.revival",
 )  # these never import torch
 
 
@@ -142,6 +148,8 @@ def test_what_counts_as_mentioning_s3(line: str, told: bool) -> None:
         ("tasks/pruning/masks.py", "from .norms import column_norms"),
         ("tasks/diffusion/sites.py", "from .spec import NeuronSite"),
         ("storage/models.py", "from tasks.diffusion.spec import NeuronSite"),
+        ("tasks/attack.py", "from tasks.attacks.revival import complete"),
+        ("tasks/attacks/tokens.py", "from tasks.attacks.denoising import losses"),
     ],
 )
 def test_these_are_allowed(path: str, line: str) -> None:
@@ -165,6 +173,10 @@ def test_these_are_allowed(path: str, line: str) -> None:
         ("storage/edits.py", "from tasks.diffusion.pruned import pruned"),
         ("storage/edits.py", "from safetensors.torch import load_file"),
         ("storage/__init__.py", "from flows import config"),
+        ("tasks/attacks/tokens.py", "from tasks.diffusion.pipelines import generate"),
+        ("tasks/attacks/genetic.py", "from tasks.metrics import classifier"),
+        ("tasks/attacks/revival.py", "from storage.edits import read_edit_at"),
+        ("tasks/attacks/revival.py", "import prefect"),
     ],
 )
 def test_these_are_refused(path: str, line: str) -> None:

@@ -120,3 +120,22 @@ def site_weights(pipe: Any, sites: Iterable[NeuronSite]) -> dict[str, np.ndarray
         bits = weight.view(torch.uint16) if weight.dtype == torch.bfloat16 else weight
         out[site.name] = bits.numpy()
     return out
+
+
+@contextmanager
+def replaced(pipe: Any, weights: Mapping[str, np.ndarray]) -> Iterator[Any]:
+    """The pipeline with other weights {site: float [out, in]} while the block runs; then the exact bits as before.
+
+    Raises ValueError if one fits no Linear; nothing is changed then.
+    """
+    before = {name: linear(pipe, name).weight.data for name in weights}
+    for name, weight in weights.items():
+        if weight.shape != tuple(before[name].shape):
+            raise ValueError(f"a weight of shape {weight.shape} for {name} of shape {tuple(before[name].shape)}")
+    try:
+        for name, weight in weights.items():
+            linear(pipe, name).weight.data = torch.tensor(weight, dtype=before[name].dtype, device=before[name].device)
+        yield pipe
+    finally:
+        for name, tensor in before.items():
+            linear(pipe, name).weight.data = tensor
