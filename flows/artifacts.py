@@ -15,6 +15,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.attack_outcome import AttackOutcome, share_of
 from flows.evaluation_outcome import EvaluationOutcome, text_of
 from flows.outcome import Outcome, rows
 from flows.steps import progress
@@ -110,6 +111,17 @@ def publish_sweep(outcome: SweepOutcome) -> None:
     create_table_artifact(table, key=key, description=outcome.why)
     for name, url in outcome.charts.items():
         _show_picture(url, name, key=f"{key}-{name}", description=f"{name} of sweep {outcome.sweep}")
+
+
+def publish_attacks(outcome: AttackOutcome) -> None:
+    """Make the table of an edit's attacks inside a running flow."""
+    table = [
+        {"attack": row.attack, "steps": row.budget, "edited": share_of(row, "before"),
+         "attacked": share_of(row, "after"), "unedited": f"{row.unedited:.0%}", "n": row.n}
+        for row in outcome.rows
+    ]  # fmt: skip
+    key = key_of(f"{outcome.concept}-attacks")
+    create_table_artifact(table, key=key, description=f"{outcome.concept}, edit {outcome.edit}: pictures that show it")
 
 
 def publish_tune(outcome: TuneOutcome) -> None:

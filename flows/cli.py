@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 from flows import (
+    commands_attack,
     commands_catalog,
     commands_collateral,
     commands_evaluate,
@@ -219,6 +220,7 @@ app.command()(commands_sweep.sweep)
 app.command()(commands_sweep.combine)
 app.command()(commands_observe.observe)
 app.command()(commands_maintain.maintain)
+app.command()(commands_attack.attack)
 app.command()(commands_tune.tune)
 app.command()(commands_collateral.collateral)
 app.command()(commands_evaluate.evaluate)

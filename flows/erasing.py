@@ -12,6 +12,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
+from flows import attack as attack_flow
 from flows import combine as combine_flow
 from flows import erase_catalog as catalog_flow
 from flows import erase_concept as erase_flow
@@ -22,6 +23,8 @@ from flows import publish as publish_flow
 from flows import rethreshold as rethreshold_flow
 from flows import sweep as sweep_flow
 from flows import tune as tune_flow
+from flows.attack import AttackRequest
+from flows.attack_outcome import AttackOutcome, attacks_of
 from flows.capturing import seconds_a_prompt
 from flows.catalog_plan import CatalogPlan, make_catalog_plan
 from flows.combine import CombineRequest
@@ -128,6 +131,15 @@ def maintain(request: MaintenanceRequest, no_prefect: bool) -> Upkeep:
             return error.found
 
     return _run(lambda: maintain_flow.look_after(request, Steps()), tracked, no_prefect)
+
+
+def attack(request: AttackRequest, no_prefect: bool) -> AttackOutcome:
+    """Attack an edit. Raises ValueError for bad input, before a model or a server starts."""
+    plan = attack_flow.plan_attacks(request)
+    say(plan.cost())
+    return _run(
+        lambda: attack_flow.attack_all(plan, Steps()), lambda: attacks_of(attack_flow.attack(request)), no_prefect
+    )
 
 
 def tune(request: TuneRequest, no_prefect: bool) -> TuneOutcome:

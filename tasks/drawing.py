@@ -75,11 +75,12 @@ def draw_batch(draw: Draw, part: Prompts, slots: list[int]) -> int:
     masks = {} if draw.edit is None else read_edit_at(draw.edit).masks()
     with pruned(pipelines.load(draw.model), masks, draw.weights if masks else None) as pipe:
         images = pipelines.generate(pipe, missing, draw.capture)
-    at_once(lambda pair: store.put(pair[0].name, _png(pair[1])), zip(missing, images, strict=True))
+    at_once(lambda pair: store.put(pair[0].name, png(pair[1])), zip(missing, images, strict=True))
     return len(missing)
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """An image's PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -19,6 +19,7 @@ from storage.roots import place_at
 from tasks.cuts import EvaluationPart
 from tasks.diffusion.sources import has_checker, resolve
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
+from tasks.drawing import png
 from tasks.metrics.sheets import Pair, contact_sheet
 from tasks.naming import run_name
 
@@ -58,7 +59,7 @@ def evaluate_batch(
         if not all(at_once(draft.get, names)):
             with pruned(pipelines.load(model), masks, base if masks else None) as pipe:
                 images = pipelines.generate(pipe, prompts, capture)
-            at_once(lambda pair: draft.put(pair[0], _png(pair[1])), zip(names, images, strict=True))
+            at_once(lambda pair: draft.put(pair[0], png(pair[1])), zip(names, images, strict=True))
         seen = classifier.load(judge).labels(at_once(lambda name: _image(draft, name), names))
         right[when] = classifier.hits([expectation.labels for expectation in expected], seen)
     owners = [i for i, expectation in zip(indices, expected, strict=True) for _ in expectation.labels]
@@ -100,7 +101,7 @@ def draw_sheet(draft: EditDraft, title: str, parts: list[EvaluationPart], headin
         )
         texts = [expectation.prompt.text for expectation in shown]
         sections.append((heading, [Pair(*pair) for pair in zip(texts, before, after, strict=True)]))
-    draft.put("images/sheet.png", _png(contact_sheet(title, sections)))
+    draft.put("images/sheet.png", png(contact_sheet(title, sections)))
     return "images/sheet.png"
 
 
@@ -133,12 +134,6 @@ def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _mean(rows: Sequence[Mapping[str, Any]], when: str) -> float:
     return round(sum(bool(row[when]) for row in rows) / max(len(rows), 1), 4)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _image(draft: EditDraft, name: str) -> Image.Image:

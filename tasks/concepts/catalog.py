@@ -76,6 +76,13 @@ class Catalog:
             )
         return self._concepts[slug]
 
+    def spoken(self, slug: str) -> str | None:
+        """What the catalog's prompts call a concept; None if it says nothing."""
+        entry = self._entries.get(slug)
+        if entry is None:
+            return None
+        return entry.words or self.file.words.get(entry.kind, {}).get(slug)
+
     def prune_defaults(self, of: Concept | str) -> dict[str, Any]:
         """The [prune] table, with what the recipe of a kind, or of a concept and then itself, sets instead."""
         kind, entry = (of, None) if isinstance(of, str) else (of.kind, self._entries.get(of.slug))
