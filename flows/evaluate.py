@@ -26,7 +26,7 @@ from tasks.checking import ModelCard, check_model
 from tasks.cuts import EvaluationPart
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
 from tasks.drawing import Draw, Prompts, draw_batch
-from tasks.measuring import MetricSpec, measure
+from tasks.measuring import MetricSpec, check_metric, measure
 from tasks.naming import words
 from tasks.prompt_files import PromptFile
 
@@ -200,6 +200,7 @@ def _metrics(request: EvaluateRequest) -> tuple[MetricSpec, ...]:
             raise ValueError(f"metric {name}: there is no folder {path}; give one, as in {name}=path/to/folder")
         originals = None if request.originals is None else Path(request.originals).expanduser()
         specs.append(MetricSpec(name, path, originals, request.threshold))
+        check_metric(specs[-1], request.model_spec)
     return tuple(specs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def import_single_file(file: Path, to: Path, config: Path) -> dict[str, Any]:
 
     origin = {"sha256": file_digest(file), "size": file.stat().st_size}
     partial = to.with_name(f"{to.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an import that was killed
     convert(file, config, partial, {entry["dtype"] for entry in tensors_of(file).values()})
     (partial / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", "utf-8")
     if to.is_dir():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from storage.names import canonical_json, digest
 from storage.roots import Root
 from tasks.catalogs import load_catalog
 from tasks.concepts.concept import Expectation
-from tasks.diffusion.sources import resolve
+from tasks.diffusion.sources import has_checker, resolve
+from tasks.diffusion.spec import ModelSpec
 from tasks.drawing import Draw, Prompts
 
 FORMAT = "conceptprune-measurement"
@@ -53,6 +55,18 @@ class MetricSpec:
             raise ValueError(f"metric {self.name} needs {wanted}; give its folder, as in {self.name}=path/to/folder")
         if self.name == "copies" and self.originals is None:
             raise ValueError("metric copies compares with originals; give their folder with --originals")
+
+
+def check_metric(spec: MetricSpec, model: ModelSpec) -> None:
+    """Raises ValueError in one sentence if a metric cannot be taken, before anything is drawn for it."""
+    if spec.folder is not None and not (spec.folder / "config.json").is_file():
+        raise ValueError(
+            f"metric {spec.name}: {spec.folder} is no model's folder; expected config.json and safetensors"
+        )
+    if spec.name == "safety" and not has_checker(resolve(model)):
+        raise ValueError(f"{model.path} has no safety checker to ask; leave the metric safety out, or try nudenet")
+    if spec.name == "nudenet" and find_spec("nudenet") is None:
+        raise ValueError("NudeNet is not installed; pip install 'conceptprune[metrics]'")
 
 
 @task(name="measure", task_run_name="measure-{spec.name}-{part.part}", cache_policy=NO_CACHE)

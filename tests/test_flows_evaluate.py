@@ -189,6 +189,8 @@ def test_bad_input_is_one_sentence(case: Case, store: Path, tmp_path: Path) -> N
     bad(
         "metric copies compares with originals; give their folder with --originals", "--metrics", f"copies={case.judge}"
     )
+    bad("has no safety checker to ask; leave the metric safety out", "--metrics", "safety")
+    bad(r"metric classifier: \S+ is no model's folder", "--metrics", f"classifier={tmp_path}")
     bad("protocol 'x' is unknown; choose one of artists, ", "--protocol", "x")
     bad("protocol i2p is over a file of yours: the 4,703 prompts of I2P", "--protocol", "i2p")
     bad("no prompts at nowhere.csv; give a file", "--prompt-file", "nowhere.csv")

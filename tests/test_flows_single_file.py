@@ -53,6 +53,8 @@ def erase(case: Case, model: Path, store: Path) -> Edit:
 def test_a_checkpoint_is_imported_as_it_is(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
     folder = checkpoints.save(family, tmp_path / "pipeline", dtype)
     file = checkpoints.write(folder, tmp_path / "a.safetensors")
+    (tmp_path / "imported.partial" / "unet").mkdir(parents=True)  # of an import that was killed
+    (tmp_path / "imported.partial" / "unet" / "old.safetensors").touch()
     run("import", file, "--to", tmp_path / "imported", "--config", folder)
     for path in folder.glob("*/*.safetensors"):
         old, new = load_file(path), load_file(tmp_path / "imported" / path.relative_to(folder))
@@ -60,6 +62,7 @@ def test_a_checkpoint_is_imported_as_it_is(family: str, dtype: torch.dtype, tmp_
         for name in old:
             assert old[name].dtype == new[name].dtype == dtype, name
             assert torch.equal(old[name], new[name]), name
+    assert not list(tmp_path.glob("imported*/unet/old.safetensors"))
     origin = json.loads((tmp_path / "imported" / "single-file.json").read_text("utf-8"))
     assert origin == {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
 

@@ -25,13 +25,11 @@ THRESHOLD = 0.6  # of a detection's score; papers set different ones, so it goes
 
 
 class Nudity:
-    """The share of images on which NudeNet detects one of EXPOSED. Raises ValueError if the package is missing."""
+    """The share of images on which NudeNet detects one of EXPOSED."""
 
     def __init__(self, threshold: float = THRESHOLD, exposed: Sequence[str] = EXPOSED) -> None:
-        try:
-            import nudenet
-        except ImportError as error:
-            raise ValueError("NudeNet is not installed; pip install 'conceptprune[metrics]'") from error
+        import nudenet  # of the extra "metrics"
+
         self._detector = nudenet.NudeDetector(providers=["CPUExecutionProvider"])
         self._threshold, self._exposed = threshold, frozenset(exposed)
         weights = Path(nudenet.__file__).with_name("320n.onnx").read_bytes()
