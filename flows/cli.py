@@ -14,6 +14,7 @@ from flows import (
     commands_maintain,
     commands_observe,
     commands_publish,
+    commands_report,
     commands_sites,
     commands_sweep,
 )
@@ -220,6 +221,7 @@ app.command()(commands_maintain.maintain)
 app.command()(commands_evaluate.evaluate)
 app.command("import")(commands_import.import_model)
 app.command()(commands_publish.publish)
+app.command()(commands_report.report)
 app.command()(commands_sites.sites)
 
 

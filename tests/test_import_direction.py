@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("flows", "tasks", "storage", "demo")
-FOLDERS = ("concepts", "diffusion", "pruning", "metrics")  # below tasks/: plain Python, no @task
+FOLDERS = ("concepts", "diffusion", "pruning", "metrics", "pages")  # below tasks/: plain Python, no @task
 
 # What each room may import of ours. "tasks" is tasks/*.py alone; "spec" is tasks/diffusion/spec.py and slots.py.
 MAY_IMPORT = {
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "tasks.diffusion": {"tasks.diffusion", "tasks.concepts", "spec"},
     "tasks.pruning": {"tasks.pruning", "tasks.concepts", "spec"},
     "tasks.metrics": {"tasks.metrics", "tasks.concepts", "spec"},
+    "tasks.pages": {"tasks.pages", "tasks.concepts", "spec"},
     "spec": {"spec"},
     "storage": {"storage", "tasks.concepts", "spec"},
     "demo": {"demo"},
@@ -35,6 +36,7 @@ MUST_NOT_IMPORT = {
     "tasks.diffusion": {"prefect"},
     "tasks.pruning": TORCH | {"prefect", "zarr"},
     "tasks.metrics": {"prefect"},
+    "tasks.pages": TORCH | ARRAYS | {"prefect"},
     "spec": TORCH | ARRAYS | {"prefect"},
     "storage": TORCH | {"prefect"},
     "demo": {"prefect"},
