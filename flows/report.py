@@ -15,6 +15,7 @@ from flows.steps import Steps, tracked
 from storage.edits import CorruptEdit, Edit
 from storage.listing import find_edit, latest_edit, list_concepts
 from storage.roots import Root, place_at
+from storage.zarrs import DamagedStore
 from tasks.catalogs import load_catalog
 from tasks.report_data import Sources
 from tasks.reporting import INDEX, write_index, write_report
@@ -94,7 +95,7 @@ def plan_report(request: ReportRequest) -> ReportPlan:
         raise ValueError(f"{request.concept} and --all: give one concept for its page, or --all for an index")
     if not request.to.endswith(SUFFIX):
         raise ValueError(f"to is {request.to!r}; the page of a concept is one file, such as {request.concept}{SUFFIX}")
-    Root(to.parent).check()
+    Root(to.parent.url).check()
     return ReportPlan(sources, to.url, [find_edit(request.store, request.concept, request.edit)], index=False)
 
 
@@ -136,7 +137,7 @@ def report_all(plan: ReportPlan, steps: Steps) -> ReportOutcome:
             place = str(folder / page_name(edit.concept))
             pages.append(steps.call(write_report, plan.sources, str(edit.path), place, INDEX))
             written.append(edit)
-        except CorruptEdit as error:
+        except (CorruptEdit, DamagedStore) as error:
             failed[edit.concept] = str(error)
     steps.show("pages", len(plan.edits), len(plan.edits))
     names = {edit.concept: page_name(edit.concept) for edit in written}

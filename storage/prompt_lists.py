@@ -1,4 +1,4 @@
-"""Lists of evaluation prompts, each kept once: prompts/<sha256>.json, canonical JSON of [[text, seed, [label, ...]], ...].
+"""Lists of evaluation prompts, each kept once: prompts/<sha256>.json, canonical JSON of [[text, seed, labels], ...].
 
 A measurement names its list by that sha256; so whoever has the store can say what the images were drawn of.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from storage.names import canonical_json, sha256
 from storage.places import Place
 from storage.roots import Root, RootLike
+from storage.zarrs import DamagedStore
 
 Listed = tuple[str, int, tuple[str, ...]]  # text, seed, labels
 
@@ -25,13 +26,13 @@ def write_prompts(root: RootLike, said: Sequence[Any]) -> str:
 
 
 def read_prompts(root: RootLike, name: str) -> list[Listed] | None:
-    """The list of that sha256; None if it is not there. Raises ValueError if it is damaged."""
+    """The list of that sha256; None if it is not there. Raises DamagedStore if it is not what its name says."""
     place = _place(root, name)
     data = place.get()
     if data is None:
         return None
     if sha256(data) != name:
-        raise ValueError(f"{place} is damaged (wrong sha256); delete it and evaluate again")
+        raise DamagedStore(f"{place} is damaged (wrong sha256); delete it and evaluate again")
     return [(str(text), int(seed), tuple(labels)) for text, seed, labels in json.loads(data)]
 
 

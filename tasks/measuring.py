@@ -1,8 +1,8 @@
 """Tasks that measure what an edit does to images, by any metric; a number that is there is not measured again.
 
 evaluations/<digest>.json holds one metric over one set of prompts: what it is of, how the images were drawn, before and
-after. Its digest is of all of that, so a number is never taken for another's. The prompts themselves are kept beside it,
-once for all that is measured over them (storage.prompt_lists).
+after. Its digest is of all of that, so a number is never taken for another's. The prompts themselves are kept once for
+all that is measured over them, by storage.prompt_lists.
 """
 
 from __future__ import annotations

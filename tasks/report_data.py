@@ -24,13 +24,14 @@ from tasks.report_numbers import attacks, measurements, measures, quick, rows_of
 
 MOST_RANKED = 400_000_000  # ranked weights by step that a page reads; more take too long for a chart
 LIMITS = (
-    "Pruning hides a concept and removes nothing: fine-tuning, other languages, image prompts or an attack on the prompt "
-    "may bring it back.",
-    "A judge is a model too. What it calls gone may be there for people, and its mistakes before and after are in every "
-    "number.",
-    "Numbers are of the prompts and seeds that are named beside them. Other prompts, seeds, steps or guidance give others.",
-    "Intervals cover the images' chance alone, not the choice of prompts, of the judge, or of the settings: an edit whose "
-    "settings were chosen on these prompts looks better than it is.",
+    "Pruning hides a concept and removes nothing: fine-tuning, other languages, image prompts or an attack on the "
+    "prompt may bring it back.",
+    "A judge is a model too. What it calls gone may be there for people, and its mistakes before and after are in "
+    "every number.",
+    "Numbers are of the prompts and seeds that are named beside them. Other prompts, seeds, steps or guidance give "
+    "others.",
+    "Intervals cover the images' chance alone, not the choice of prompts, of the judge, or of the settings: an edit "
+    "whose settings were chosen on these prompts looks better than it is.",
 )
 
 
@@ -71,11 +72,12 @@ class Judged:
 
 
 def edit_page(sources: Sources, edit: Edit, index: str | None = None) -> EditPage:
-    """All that the page of an edit says. Raises CorruptEdit if a file of the edit, or a measurement, is damaged."""
+    """All that the page of an edit says. Raises CorruptEdit or DamagedStore if what it is made of is damaged."""
     report: dict[str, Any] = json.loads(edit.read("report.json"))
     rows = rows_of(sources.store, "evaluations", concept=edit.concept, edit=edit.id)
     documents = measurements(sources.store, rows)
-    shown, numbers, looked = measures(rows, documents), quick(report, edit.concept), judged(edit, report, rows, documents)
+    looked, numbers = judged(report, rows, documents), quick(report, edit.concept)
+    shown = measures(rows, documents)
     pictures = album(sources.store, edit, documents, sources.concept(edit.concept), sources.images)
     (points, tradeoff), (chart, why) = swept(sources.store, edit), step_chart(sources.store, edit)
     found = attacks(sources.store, edit)
@@ -94,7 +96,7 @@ def index_row(sources: Sources, edit: Edit, page: str) -> IndexRow:
     report: dict[str, Any] = json.loads(edit.read("report.json"))
     rows = rows_of(sources.store, "evaluations", concept=edit.concept, edit=edit.id)
     documents = measurements(sources.store, rows)
-    looked = judged(edit, report, rows, documents)
+    looked = judged(report, rows, documents)
     nothing = Number("")
     counts = "not judged"
     if looked is not None:
@@ -109,7 +111,7 @@ def index_row(sources: Sources, edit: Edit, page: str) -> IndexRow:
 
 
 def judged(
-    edit: Edit, report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]
+    report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]
 ) -> Judged | None:
     """What the summary rests on: a classifier's measurement over the catalog's prompts, else the edit's first look.
 
@@ -156,18 +158,19 @@ def summary(edit: Edit, report: Mapping[str, Any], looked: Judged | None) -> str
 def tiles(edit: Edit, report: Mapping[str, Any], looked: Judged | None) -> list[Tile]:
     """The three numbers at the top."""
     pruned, weights = _pruned(report)
-    taken = Tile("weights set to zero", _density(report),
+    taken = Tile("of the weights are set to zero", _density(report),
                  f"{pruned:,} of {weights:,} weights in {plural(len(report['sites']), 'layer')}")  # fmt: skip
     if looked is None:
         note = "no judge has looked; run conceptprune evaluate"
         return [Tile(f"of {edit.concept} gone", Number(""), note), Tile("others keep", Number(""), note), taken]
-    source = "conceptprune evaluate" if looked.measured else "the first look when the edit was made"
+    source = "conceptprune evaluate; 95 % intervals" if looked.measured else "the first look when the edit was made"
     before, after, n = looked.concept
-    gone = f"{before.text} before, {after.text} after, of {n} judgements by {looked.judge}; {source}"
+    judge = f"by the classifier “{looked.judge}”, from {source}"
+    gone = f"{_whole(before)} before, {_whole(after)} after, of {n} judgements {judge}"
     kept = "no other prompts were judged"
     if looked.others is not None:
         pair, size = looked.others[:2], looked.others[2]
-        kept = f"{pair[0].text} before, {pair[1].text} after, of {size} judgements of other prompts"
+        kept = f"{_whole(pair[0])} before, {_whole(pair[1])} after, of {size} judgements of other prompts {judge}"
     return [Tile(f"of {edit.concept} gone", looked.erased, gone), Tile("others keep", looked.kept, kept), taken]
 
 
@@ -193,8 +196,8 @@ def step_chart(store: str, edit: Edit) -> tuple[StepChart | None, str | None]:
         sizes.append(site.rows * counts[site.name])
     every = np.stack(shares)
     overall = (every * np.array(sizes)[:, None]).sum(0) / sum(sizes)
-    values = [[float(value) for value in line] for line in (overall, every.min(0), every.max(0))]
-    return steps(*values, t_hat=int(source.prune["t_hat"])), None
+    line, low, high = ([float(value) for value in one] for one in (overall, every.min(0), every.max(0)))
+    return steps(line, low, high, int(source.prune["t_hat"])), None
 
 
 def _notes(
@@ -205,7 +208,7 @@ def _notes(
         first = "the first look is all there is" if looked else "no judge has looked at this edit"
         notes["numbers"] = f"No measurement is in the store: {first}. conceptprune evaluate measures with intervals."
     if not points:
-        notes["tradeoff"] = "No sweep of this concept has judged points in the store; conceptprune sweep --images draws some."
+        notes["tradeoff"] = "No sweep of this concept has judged points here; conceptprune sweep --images draws some."
     if steps_why is not None:
         notes["steps"] = steps_why
     if not attacked:
@@ -217,6 +220,10 @@ def _measured(row: Mapping[str, Any]) -> tuple[Number, Number, int]:
     n = int(row["n"])
     pair = [number(row[when], row[f"{when}_low"], row[f"{when}_high"], n=n) for when in ("before", "after")]
     return pair[0], pair[1], n
+
+
+def _whole(one: Number) -> str:
+    return f"{one.text} ({one.interval})" if one.interval else one.text
 
 
 def _gone(before: Number, after: Number, n: int) -> Number:

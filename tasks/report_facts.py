@@ -16,13 +16,16 @@ def facts(store: str, edit: Edit, documents: Sequence[Mapping[str, Any]]) -> dic
     """What made the edit, by heading."""
     manifest, model = edit.manifest, edit.manifest["model"]
     base = [
-        Fact("Model", str(model["id"])), Fact("Revision", str(model.get("revision") or "a local folder, no revision")),
-        Fact("Fingerprint", str(model["fingerprint"]), True), Fact("Licence", str(model.get("licence") or "not stated")),
-    ]  # fmt: skip
+        Fact("Model", str(model["id"])),
+        Fact("Revision", str(model.get("revision") or "a local folder, no revision")),
+        Fact("Fingerprint", str(model["fingerprint"]), True),
+        Fact("Licence", str(model.get("licence") or "not stated")),
+    ]
     made = [Fact("Edit", edit.id, True), Fact("Manifest", f"sha256 {edit.digest}", True),
             Fact("Made", str(manifest["created"])), Fact("Settings", settings(manifest["prune"]))]  # fmt: skip
-    if "kinds" in manifest["prune"]:
-        made.append(Fact("Site kinds", ", ".join(manifest["prune"]["kinds"])))
+    for name, term in (("kinds", "Site kinds"), ("include", "Only sites"), ("exclude", "Not sites")):
+        if given := manifest["prune"].get(name):
+            made.append(Fact(term, ", ".join(given)))
     made += [Fact("Profile", str(manifest["profile"]), True)] if manifest["profile"] else []
     made += [Fact(f"{role.capitalize()} prompts", str(value), True) for role, value in manifest["prompt_sets"].items()]
     return {
@@ -39,7 +42,8 @@ def settings(prune: Mapping[str, Any]) -> str:
         kept = "".join(f" − {slug}@{edit}" for slug, edit in sorted(prune["combined"]["protect"].items()))
         return f"combined of {erased}{kept}"
     slots = f", prompts {prune['prompts']}" if prune.get("prompts") else ""
-    return f"k {prune['sparsity']}, t_hat {prune['t_hat']}, vote share {prune['vote_share']:g}, branch {prune['branch']}{slots}"
+    made = f"k {prune['sparsity']}, t_hat {prune['t_hat']}, vote share {prune['vote_share']:g}"
+    return f"{made}, branch {prune['branch']}{slots}"
 
 
 def _captured(store: str, edit: Edit) -> list[Fact]:

@@ -67,7 +67,9 @@ def album(store: str, edit: Edit, measured: Sequence[Mapping[str, Any]], concept
     galleries = galleries or _own(edit, concept, covered, most)
     note = None
     if not galleries:
-        note = "No images are in the store: the edit was made without evaluation, and conceptprune evaluate was not run."
+        note = (
+            "No images are in the store: the edit was made without evaluation, and conceptprune evaluate was not run."
+        )
     elif unknown:
         note = (
             f"{plural(unknown, 'set')} of evaluation prompts is left out: its words are not in the store; run the same "
@@ -126,16 +128,16 @@ def _gallery(store: str, shots: Shots, listed: Sequence[Listed], covered: bool, 
         text, seed, _ = listed[slot]
         name = Prompt(text, seed).name
         try:
-            pictures = [picture(draw.get(name)) for draw in (before, after)]
+            shown = (picture(before.get(name)), picture(after.get(name)))
         except FileNotFoundError:
             return None
         hide = covered or shots.all_flagged or slot in shots.flagged
-        return Pair(*pictures, text, seed, slot, hide)
+        return Pair(shown[0], shown[1], text, seed, slot, hide)
 
     pairs = [pair for pair in at_once(pair, slots) if pair is not None]
     compared = (
-        f"{plural(len(listed), 'prompt')}, each drawn twice from the same seed: by {shots.before['model']['id']} as it "
-        f"is and with the edit; {drawing(shots.before)}."
+        f"{plural(len(listed), 'prompt')}, each drawn twice from the same seed: by the model as it is and with "
+        f"the edit; {drawing(shots.before)}."
     )
     return Gallery(_title(shots.part), compared, pairs, _notes(len(pairs), len(slots), len(listed)))
 
@@ -154,14 +156,15 @@ def _own(edit: Edit, concept: Concept | None, covered: bool, most: int) -> list[
         flagged = {slot for when in ("before", "after") for slot in verdict.get(part, {}).get(when, ())}
 
         def pair(slot: int, part: str = part, known: Any = known, flagged: set[int] = flagged) -> Pair:
-            pictures = [picture(edit.read(f"images/{part}-{slot:03d}-{when}.png")) for when in ("before", "after")]
+            names = (f"images/{part}-{slot:03d}-{when}.png" for when in ("before", "after"))
+            before, after = (picture(edit.read(name)) for name in names)
             said = known[slot].prompt if known else None
             hide = covered or slot in flagged
-            return Pair(*pictures, said and said.text, said and said.seed, slot, hide)
+            return Pair(before, after, said and said.text, said and said.seed, slot, hide)
 
         compared = (
-            f"{plural(len(places[part]), 'prompt')} of the catalog, each drawn twice from the same seed when the edit was "
-            "made: by the model as it is and with the edit."
+            f"{plural(len(places[part]), 'prompt')} of the catalog, each drawn twice from the same seed when the edit "
+            "was made: by the model as it is and with the edit."
         )
         notes = _notes(len(slots), len(slots), len(places[part]))
         if not known:
@@ -223,4 +226,3 @@ def _notes(found: int, shown: int, total: int) -> list[str]:
     if found < shown:
         notes.append(f"{plural(shown - found, 'pair')} of images is not in the store any more.")
     return notes
-

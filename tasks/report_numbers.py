@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage import tables
-from storage.edits import CorruptEdit, Edit
+from storage.edits import Edit
 from storage.names import digest
 from storage.parallel import at_once
 from storage.roots import Root
+from storage.zarrs import DamagedStore
 from tasks.pages import graphics
 from tasks.pages.page import Attack, Measure, Number, Quick, SiteBar, SweepRow
 from tasks.pages.words import density, drawing, number, plural, share
@@ -33,7 +34,7 @@ def rows_of(store: str, table: str, **wanted: str) -> list[dict[str, Any]]:
 def measurements(store: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The documents that rows of measurements name, each once; those that are gone are left out.
 
-    Raises CorruptEdit if one is not what its address says.
+    Raises DamagedStore if one is not what its address says.
     """
     names = sorted({str(row["url"]).rpartition("/")[2] for row in rows})
     return [found for found in at_once(lambda name: _measurement(store, name), names) if found is not None]
@@ -49,14 +50,15 @@ def _measurement(store: str, name: str) -> dict[str, Any] | None:
     except (ValueError, AttributeError):
         sound = False
     if not sound:
-        raise CorruptEdit(f"{place} is damaged: it is not what its address says; delete it and evaluate again")
+        raise DamagedStore(f"{place} is damaged: it is not what its address says; delete it and evaluate again")
     return {**found, "url": name}
 
 
 def measures(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]]) -> list[Measure]:
     """The rows for people, the concept's prompts first."""
     known = {one["url"]: one for one in documents}
-    ordered = sorted(rows, key=lambda row: (place_of(row["part"]), row["part"], row["metric"], row["group"], row["url"]))
+    names = ("part", "metric", "group", "url")
+    ordered = sorted(rows, key=lambda row: (place_of(row["part"]), *(row[name] for name in names)))
     return [_measure(row, known.get(str(row["url"]).rpartition("/")[2])) for row in ordered]
 
 
@@ -64,8 +66,8 @@ def _measure(row: Row, document: Mapping[str, Any] | None) -> Measure:
     percent, n = row["metric"] in SHARES, int(row["n"])
 
     def one(name: str) -> Number:
-        ends = (row[f"{name}_{end}"] for end in ("low", "high"))
-        return number(row[name], *ends, percent=percent, n=n, signed=name == "change")
+        low, high = (row[f"{name}_{end}"] for end in ("low", "high"))
+        return number(row[name], low, high, percent=percent, n=n, signed=name == "change")
 
     distance = row["before"] is None
     return Measure(
@@ -108,12 +110,12 @@ def quick(report: Mapping[str, Any], concept: str) -> list[Quick]:
             lines |= {f"{name}, {group}": shares for group, shares in found[part]["groups"].items()}
         for what, shares in lines.items():
             n = int(shares["n"])
-            pair = [number(shares[when], n=n) for when in ("before", "after")]
-            out.append(Quick(f"{what}: judged right", *pair, n, by))
+            before, after = (number(shares[when], n=n) for when in ("before", "after"))
+            out.append(Quick(f"{what}: judged right", before, after, n, by))
         if verdict := found.get("safety", {}).get(part):
-            pair = [number(len(verdict[when]) / verdict["n"], n=verdict["n"]) for when in ("before", "after")]
+            before, after = (number(len(verdict[when]) / verdict["n"], n=verdict["n"]) for when in ("before", "after"))
             checker = f"the model's own safety checker, sha256 {verdict['sha256'][:12]}"
-            out.append(Quick(f"{name}: flagged unsafe", *pair, verdict["n"], checker))
+            out.append(Quick(f"{name}: flagged unsafe", before, after, verdict["n"], checker))
     return out
 
 
@@ -130,21 +132,23 @@ def swept(store: str, edit: Edit) -> tuple[list[SweepRow], graphics.TradeoffChar
     ordered = sorted(best.values(), key=lambda row: (row["density"], row["sparsity"], row["t_hat"], row["vote_share"]))
     points = [_point(place + 1, row, row["edit"] == edit.id) for place, row in enumerate(ordered)]
     shown = [
-        graphics.Judged(point.number, point.erased.value or 0, point.kept.value or 0, _said(point), point.chosen, point.own)
-        for point in points
+        graphics.Judged(
+            one.number, one.erased.value or 0, one.kept.value or 0, _said(one), chosen=one.chosen, own=one.own
+        )
+        for one in points
     ]
     return points, graphics.tradeoff(shown, KEEP)
 
 
 def _point(place: int, row: Row, own: bool) -> SweepRow:
-    parts = [
-        f"{name} {share(row[f'{part}_before'])} → {share(row[f'{part}_after'])}, n {row[f'{part}_n']}"
-        for part, name in (("concept", "concept"), ("others", "others"))
-    ]
+    concept, others = (
+        f"{share(row[f'{part}_before'])} → {share(row[f'{part}_after'])}, n {row[f'{part}_n']}"
+        for part in ("concept", "others")
+    )
     plain = [number(row[name], percent=False) for name in ("sparsity", "vote_share")]
     return SweepRow(
         place, plain[0], int(row["t_hat"]), plain[1], Number(density(row["density"]), row["density"]),
-        number(row["erased"]), number(row["kept"]), "; ".join(parts), bool(row["chosen"]), own,
+        number(row["erased"]), number(row["kept"]), concept, others, bool(row["chosen"]), own,
     )  # fmt: skip
 
 
@@ -162,11 +166,11 @@ def attacks(store: str, edit: Edit) -> list[Attack]:
     found = []
     for row in sorted(rows, key=lambda row: (str(row["attack"]), str(row.get("budget")), str(row.get("seed")))):
         n = int(row["n"])
-        pair = [
+        before, after = (
             number(row[when], row.get(f"{when}_low"), row.get(f"{when}_high"), n=n) for when in ("before", "after")
-        ]
-        rest = ["" if row.get(name) is None else str(row[name]) for name in ("budget", "seed", "url")]
-        found.append(Attack(str(row["attack"]), *pair, n, *rest))
+        )
+        budget, seed = ("" if row.get(name) is None else str(row[name]) for name in ("budget", "seed"))
+        found.append(Attack(str(row["attack"]), before, after, n, budget, seed))
     return found
 
 

@@ -25,7 +25,7 @@ def write_report(sources: Sources, url: str, to: str, index: str | None = None) 
     """Write the page of an edit to a file, replacing what was there.
 
     Equal input gives equal bytes. Returns {"concept", "edit", "page", "bytes", "sha256", "images": pairs}. Raises
-    ValueError if the file cannot be written, CorruptEdit if what it is made of is damaged.
+    ValueError if the file cannot be written, CorruptEdit or DamagedStore if what it is made of is damaged.
     """
     edit = read_edit_at(url)
     page = edit_page(sources, edit, index)
@@ -52,5 +52,7 @@ def _put(place: Place, data: bytes) -> dict[str, Any]:
     try:
         place.put(data)
     except OSError as error:
-        raise ValueError(f"{place} cannot be written: {error.strerror or error}; give another place with --to") from None
+        raise ValueError(
+            f"{place} cannot be written: {error.strerror or error}; give another place with --to"
+        ) from None
     return {"page": str(place), "bytes": len(data), "sha256": sha256(data)}

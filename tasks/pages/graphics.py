@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 520.0, 340.0  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 16.0, 46.0  # around what is plotted
-LABEL = 15.0  # from a point to its number
+LABEL = 19.0  # from a point to its number, past its ring
 NEAR = 13.0  # points closer than this would write their numbers over each other
 
 
@@ -163,5 +163,5 @@ def _tags(places: Sequence[tuple[float, float, str]], frame: Frame) -> list[Tag]
         anchor = "end" if x > frame.right - 3 * NEAR else "start" if x < frame.left + 3 * NEAR else "middle"
         texts = together[x, y]
         text = ", ".join(texts) if len(texts) < 5 else f"{', '.join(texts[:4])} …"
-        tags.append(Tag(x, round(y + (LABEL + 8 if below else 4 - LABEL), 1), text, anchor))
+        tags.append(Tag(x, round(y + (LABEL + 6 if below else 4 - LABEL), 1), text, anchor))
     return tags

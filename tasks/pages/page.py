@@ -121,7 +121,8 @@ class SweepRow:
     density: Number
     erased: Number
     kept: Number
-    compared: str  # the judge's hits before and after
+    concept: str  # the judge's hits before and after, of how many
+    others: str
     chosen: bool
     own: bool  # it is this page's edit
 
@@ -136,7 +137,6 @@ class Attack:
     n: int
     budget: str
     seed: str
-    url: str
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pages laid out by the templates: everything that is said is escaped, nothing is fetched, no script but ours can run."""
+"""Pages laid out by the templates: all that is said is escaped, nothing is fetched, no script but ours can run."""
 
 from __future__ import annotations
 

@@ -9,7 +9,9 @@
     const slider = pair.querySelector(".slider");
     slider.value = value;
     slider.setAttribute("aria-valuetext", `${slider.value} % before`);
-    pair.querySelector(".stage").style.setProperty("--split", `${slider.value}%`);
+    const style = pair.querySelector(".stage").style;
+    style.setProperty("--split", `${slider.value}%`);
+    style.setProperty("--share", slider.value);
   };
   for (const pair of document.querySelectorAll(".pair")) {
     const stage = pair.querySelector(".stage"), slider = pair.querySelector(".slider");
