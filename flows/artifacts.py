@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -109,6 +109,12 @@ def publish_sweep(outcome: SweepOutcome) -> None:
     create_table_artifact(table, key=key, description=outcome.why)
     for name, url in outcome.charts.items():
         _show_picture(url, name, key=f"{key}-{name}", description=f"{name} of sweep {outcome.sweep}")
+
+
+def publish_report(pages: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Make the table of written pages inside a running flow."""
+    table = [{column: page[column] for column in ("concept", "edit", "page", "bytes", "images")} for page in pages]
+    create_table_artifact(table, key=key_of(f"{name}-report"), description=f"{len(pages)} pages about edits")
 
 
 def publish_upkeep(found: Upkeep) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 from prefect import flow
 from pydantic import BaseModel, Field
 
-from flows.artifacts import progress_artifacts
+from flows.artifacts import progress_artifacts, publish_report
 from flows.config import DEMO, FORM, Common
 from flows.steps import Steps, tracked
 from storage.edits import CorruptEdit, Edit
 from storage.listing import find_edit, latest_edit, list_concepts
+from storage.names import escape
 from storage.roots import Root, place_at
 from storage.zarrs import DamagedStore
 from tasks.catalogs import load_catalog
@@ -83,7 +84,9 @@ class ReportOutcome:
 def report(request: ReportRequest) -> dict[str, Any]:
     """Write the page of an edit, or an index of concepts with a page each."""
     with progress_artifacts():
-        return report_all(plan_report(request), Steps(tracked)).as_json()
+        outcome = report_all(plan_report(request), Steps(tracked))
+    publish_report(outcome.pages, request.name)
+    return outcome.as_json()
 
 
 def plan_report(request: ReportRequest) -> ReportPlan:
@@ -140,16 +143,16 @@ def report_all(plan: ReportPlan, steps: Steps) -> ReportOutcome:
         except (CorruptEdit, DamagedStore) as error:
             failed[edit.concept] = str(error)
     steps.show("pages", len(plan.edits), len(plan.edits))
-    names = {edit.concept: page_name(edit.concept) for edit in written}
-    urls = [str(edit.path) for edit in written]
-    index = steps.call(write_index, plan.sources, urls, list(names.values()), plan.to, plan.title, failed)
+    urls, names = [str(edit.path) for edit in written], [page_name(edit.concept) for edit in written]
+    index = steps.call(write_index, plan.sources, urls, names, plan.to, plan.title, failed)
     return ReportOutcome(plan.sources.store, pages, index, failed)
 
 
 def page_name(slug: str) -> str:
     """The file of a concept's page beside the index; never the index's own.
 
-    >>> page_name("van-gogh"), page_name("index")
-    ('van-gogh.html', 'index-concept.html')
+    >>> page_name("van-gogh"), page_name("index"), page_name("../x")
+    ('van-gogh.html', 'index-concept.html', '%2E.%2Fx.html')
     """
-    return f"{slug}{SUFFIX}" if f"{slug}{SUFFIX}" != INDEX else f"{slug}-concept{SUFFIX}"
+    name = escape(slug)
+    return f"{name}{SUFFIX}" if f"{name}{SUFFIX}" != INDEX else f"{name}-concept{SUFFIX}"

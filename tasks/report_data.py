@@ -152,7 +152,7 @@ def summary(edit: Edit, report: Mapping[str, Any], looked: Judged | None) -> str
     if looked.others is not None:
         pair, size = looked.others[:2], looked.others[2]
         rest = f"; everything else goes from {pair[0].text} to {pair[1].text} (n {size})"
-    return f"{head}{rest}. It takes {weights}."
+    return f"{head}{rest}; {weights} are set to zero for it."
 
 
 def tiles(edit: Edit, report: Mapping[str, Any], looked: Judged | None) -> list[Tile]:
@@ -162,7 +162,11 @@ def tiles(edit: Edit, report: Mapping[str, Any], looked: Judged | None) -> list[
                  f"{pruned:,} of {weights:,} weights in {plural(len(report['sites']), 'layer')}")  # fmt: skip
     if looked is None:
         note = "no judge has looked; run conceptprune evaluate"
-        return [Tile(f"of {edit.concept} gone", Number(""), note), Tile("others keep", Number(""), note), taken]
+        return [
+            Tile(f"of {edit.concept} is gone", Number(""), note),
+            Tile("of everything else is kept", Number(""), note),
+            taken,
+        ]
     source = "conceptprune evaluate; 95 % intervals" if looked.measured else "the first look when the edit was made"
     before, after, n = looked.concept
     judge = f"by the classifier “{looked.judge}”, from {source}"
@@ -171,7 +175,11 @@ def tiles(edit: Edit, report: Mapping[str, Any], looked: Judged | None) -> list[
     if looked.others is not None:
         pair, size = looked.others[:2], looked.others[2]
         kept = f"{_whole(pair[0])} before, {_whole(pair[1])} after, of {size} judgements of other prompts {judge}"
-    return [Tile(f"of {edit.concept} gone", looked.erased, gone), Tile("others keep", looked.kept, kept), taken]
+    return [
+        Tile(f"of {edit.concept} is gone", looked.erased, gone),
+        Tile("of everything else is kept", looked.kept, kept),
+        taken,
+    ]
 
 
 def step_chart(store: str, edit: Edit) -> tuple[StepChart | None, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from storage import tables
@@ -24,11 +25,16 @@ Row = Mapping[str, Any]
 
 def rows_of(store: str, table: str, **wanted: str) -> list[dict[str, Any]]:
     """A table's rows with these values, in an order that the parts' names do not change; none without the table."""
-    found = tables.read(store, table)
-    if any(name not in found.column_names for name in wanted):
-        return []
-    rows = [row for row in found.to_pylist() if all(row[name] == value for name, value in wanted.items())]
+    parts = tuple(Root(store).path("tables", table).files())
+    rows = [row for row in _read(store, table, parts) if all(row.get(name) == value for name, value in wanted.items())]
     return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True, default=str))
+
+
+@lru_cache(maxsize=8)
+def _read(store: str, table: str, parts: tuple[str, ...]) -> list[dict[str, Any]]:
+    """All rows of a table, read once for many pages: a part is named by its contents."""
+    found: list[dict[str, Any]] = tables.read(store, table).to_pylist() if parts else []
+    return found
 
 
 def measurements(store: str, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -41,9 +42,10 @@ def write_index(
 
     `failed` are concepts without a page, and why. Returns {"page", "bytes", "sha256"}.
     """
-    rows = [index_row(sources, read_edit_at(url), page) for url, page in zip(urls, pages, strict=True)]
-    models = ", ".join(sorted({row.model for row in rows})) or "no model"
-    about = f"{plural(len(rows), 'concept')}, each by its latest edit, of {models}."
+    rows = [index_row(sources, read_edit_at(url), quote(page)) for url, page in zip(urls, pages, strict=True)]
+    models = sorted({row.model for row in rows})
+    of = f" of the model{'s' if len(models) > 1 else ''} {', '.join(models)}" if models else ""
+    about = f"{plural(len(rows), 'concept')}{of}, each by its latest edit. A concept's name leads to its page."
     page_of = IndexPage(title, about, sorted(rows, key=lambda row: row.concept), dict(sorted(failed.items())))
     return _put(place_at(to) / INDEX, render_index(page_of))
 

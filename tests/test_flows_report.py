@@ -246,7 +246,7 @@ def test_an_index_has_every_concept_and_its_page(case: Case, store: Path, root: 
     only = cli("report", "--catalog", "demo", "--to", f"{root}/demo", "--store", store, "--no-prefect")
     assert only.exit_code == 0, only.output
     assert "Erased concepts of demo" in Page(place_at(f"{root}/demo/index.html").get() or b"").text
-    assert page_name("index") == "index-concept.html"
+    assert [page_name(slug) for slug in ("fox", "index", "../x")] == ["fox.html", "index-concept.html", "%2E.%2Fx.html"]
 
 
 def test_a_damaged_edit_is_named_and_leaves_the_others_alone(case: Case, store: Path, tmp_path: Path) -> None:
