@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -137,6 +137,12 @@ def publish_tune(outcome: TuneOutcome) -> None:
     key = key_of(f"{outcome.concept}-tune")
     create_table_artifact(table, key=key, description=f"{outcome.why}; {outcome.held_out}")
     _show_picture(outcome.chart, "trade-off", key=f"{key}-tradeoff", description=outcome.held_out)
+
+
+def publish_report(pages: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Make the table of written pages inside a running flow."""
+    table = [{column: page[column] for column in ("concept", "edit", "page", "bytes", "images")} for page in pages]
+    create_table_artifact(table, key=key_of(f"{name}-report"), description=f"{len(pages)} pages about edits")
 
 
 def publish_upkeep(found: Upkeep) -> None:

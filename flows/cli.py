@@ -16,6 +16,7 @@ from flows import (
     commands_maintain,
     commands_observe,
     commands_publish,
+    commands_report,
     commands_sites,
     commands_sweep,
     commands_tune,
@@ -226,6 +227,7 @@ app.command()(commands_collateral.collateral)
 app.command()(commands_evaluate.evaluate)
 app.command("import")(commands_import.import_model)
 app.command()(commands_publish.publish)
+app.command()(commands_report.report)
 app.command()(commands_sites.sites)
 
 

@@ -20,6 +20,7 @@ from flows import evaluate as evaluate_flow
 from flows import maintain as maintain_flow
 from flows import observe as observe_flow
 from flows import publish as publish_flow
+from flows import report as report_flow
 from flows import rethreshold as rethreshold_flow
 from flows import sweep as sweep_flow
 from flows import tune as tune_flow
@@ -37,6 +38,7 @@ from flows.observe_plan import ObserveRequest, make_observation
 from flows.outcome import Outcome
 from flows.plan import make_plan
 from flows.publish import PublishRequest
+from flows.report import ReportOutcome, ReportRequest
 from flows.showing import err, progress_bars
 from flows.steps import Steps, progress
 from flows.sweep import SweepRequest
@@ -166,6 +168,16 @@ def publish(request: PublishRequest, no_prefect: bool) -> dict[str, Any]:
     return _run(
         lambda: publish_flow.publish_all(plan, Steps()),
         lambda: publish_flow.publish(request),
+        no_prefect,
+    )
+
+
+def report(request: ReportRequest, no_prefect: bool) -> ReportOutcome:
+    """Write pages about edits. Raises ValueError for bad input, before a server starts."""
+    plan = report_flow.plan_report(request)
+    return _run(
+        lambda: report_flow.report_all(plan, Steps()),
+        lambda: ReportOutcome(**report_flow.report(request)),
         no_prefect,
     )
 

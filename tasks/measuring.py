@@ -1,7 +1,8 @@
 """Tasks that measure what an edit does to images, by any metric; a number that is there is not measured again.
 
 evaluations/<digest>.json holds one metric over one set of prompts: what it is of, how the images were drawn, before and
-after. Its digest is of all of that, so a number is never taken for another's.
+after. Its digest is of all of that, so a number is never taken for another's. The prompts themselves are kept once for
+all that is measured over them, by storage.prompt_lists.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage.names import canonical_json, digest
+from storage.prompt_lists import write_prompts
 from storage.roots import Root
 from tasks.catalogs import load_catalog
 from tasks.concepts.concept import Expectation
@@ -37,6 +39,7 @@ FOLDERS = {  # metric: what its folder holds; None = it needs none
     "cmmd": "a feature extractor",
     "change": "a feature extractor",
 }
+FLAGGING = ("nudenet", "safety")  # metrics whose numbers also say which images they flag, by place among the prompts
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def measure(spec: MetricSpec, catalog: str, before: Draw, after: Draw, part: Pro
     said = [[one.prompt.text, one.prompt.seed, one.labels] for one in expected]
     document = {
         "format": FORMAT, "metric": spec.name, "part": part.part, "about": dict(about),
-        "prompts": {"sha256": digest(said, 64), "n": len(expected)},
+        "prompts": {"sha256": write_prompts(before.root, said), "n": len(expected)},
         "draws": {"before": dict(before.about), "after": dict(after.about)},
     }  # fmt: skip
     place = Root(before.root).path("evaluations") / f"{digest(document)}.json"
@@ -146,7 +149,11 @@ def _images(judge: Any, before: Draw, after: Draw, expected: Sequence[Expectatio
         [Shot(one.prompt.text, one.labels, image) for one, image in zip(expected, draw.images(expected), strict=True)]
         for draw in (before, after)
     ]
-    return summarise(judge.judge(shots[0]), judge.judge(shots[1]))
+    judged = {"before": judge.judge(shots[0]), "after": judge.judge(shots[1])}
+    found = summarise(judged["before"], judged["after"])
+    if judge.about["metric"] not in FLAGGING:
+        return found
+    return {**found, "flagged": {when: [one.index for one in ones if one.value] for when, ones in judged.items()}}
 
 
 def _set(metric: Any, before: Draw, after: Draw, expected: Sequence[Expectation]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("flows", "tasks", "storage", "demo")
-FOLDERS = ("concepts", "diffusion", "pruning", "metrics", "attacks")  # below tasks/: plain Python, no @task
+FOLDERS = ("concepts", "diffusion", "pruning", "metrics", "attacks", "pages")  # below tasks/: plain Python, no @task
 
 # What each room may import of ours. "tasks" is tasks/*.py alone; "spec" is tasks/diffusion/spec.py and slots.py.
 MAY_IMPORT = {
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "tasks.pruning": {"tasks.pruning", "tasks.concepts", "spec"},
     "tasks.metrics": {"tasks.metrics", "tasks.concepts", "spec"},
     "tasks.attacks": {"tasks.attacks", "tasks.concepts", "spec"},
+    "tasks.pages": {"tasks.pages", "tasks.concepts", "spec"},
     "spec": {"spec"},
     "storage": {"storage", "tasks.concepts", "spec"},
     "demo": {"demo"},
@@ -37,6 +38,7 @@ MUST_NOT_IMPORT = {
     "tasks.pruning": TORCH | {"prefect", "zarr"},
     "tasks.metrics": {"prefect"},
     "tasks.attacks": {"prefect"},
+    "tasks.pages": TORCH | ARRAYS | {"prefect"},
     "spec": TORCH | ARRAYS | {"prefect"},
     "storage": TORCH | {"prefect"},
     "demo": {"prefect"},

@@ -1,0 +1,1 @@
+"""Pages about edits: values in, one self-contained HTML file out. No store, no model."""
