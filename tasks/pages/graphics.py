@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 520.0, 340.0  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 16.0, 46.0  # around what is plotted
 LABEL = 19.0  # from a point to its number, past its ring
+DIGIT = 8.0  # wide
 NEAR = 13.0  # points closer than this would write their numbers over each other
 
 
@@ -51,7 +53,6 @@ class Tag:
     x: float
     y: float
     text: str
-    anchor: str  # SVG's text-anchor
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,26 @@ def _ceiling(share: float) -> float:
 
 
 def _tags(places: Sequence[tuple[float, float, str]], frame: Frame) -> list[Tag]:
-    """The dots' numbers: one tag for those at one place, below where something is close above."""
+    """The dots' numbers: one tag for those at one place, each where it is farthest from dots and other tags."""
     together: dict[tuple[float, float], list[str]] = {}
     for x, y, text in places:
         near = next((spot for spot in together if abs(spot[0] - x) < NEAR / 2 and abs(spot[1] - y) < NEAR / 2), (x, y))
         together.setdefault(near, []).append(text)
-    tags = []
+    taken, tags = list(together), []
     for x, y in together:
-        crowded = any(abs(x - other[0]) < 2 * NEAR and 0 < y - other[1] < 2 * NEAR for other in together)
-        below = crowded or y - LABEL < frame.top
-        anchor = "end" if x > frame.right - 3 * NEAR else "start" if x < frame.left + 3 * NEAR else "middle"
         texts = together[x, y]
         text = ", ".join(texts) if len(texts) < 5 else f"{', '.join(texts[:4])} …"
-        tags.append(Tag(x, round(y + (LABEL + 6 if below else 4 - LABEL), 1), text, anchor))
+        half = DIGIT * len(text) / 2
+        spots = [(x, y - LABEL), (x, y + LABEL), (x + LABEL + half, y), (x - LABEL - half, y)]
+        inside = [spot for spot in spots if frame.left < spot[0] - half and spot[0] + half < frame.right + RIGHT]
+        inside = [spot for spot in inside if 0 < spot[1] < frame.bottom] or spots[:1]
+        best = max(inside, key=lambda spot: _clearance(spot, half, taken))
+        taken += [(best[0] - half, best[1]), best, (best[0] + half, best[1])]
+        tags.append(Tag(round(best[0], 1), round(best[1] + 4, 1), text))
     return tags
+
+
+def _clearance(spot: tuple[float, float], half: float, taken: Sequence[tuple[float, float]]) -> float:
+    """How far a text of this half width keeps from what is taken; past LABEL more is no better."""
+    ends = (spot[0] - half, spot[0], spot[0] + half)
+    return min(LABEL, *(math.hypot(x - other[0], spot[1] - other[1]) for x in ends for other in taken))
