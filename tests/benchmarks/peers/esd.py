@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler
 
+from tasks.concepts.concept import Concept
 from tests.benchmarks.peers.changes import Change
 from tests.benchmarks.peers.wording import embed
 
@@ -72,6 +73,14 @@ def esd(pipe: Any, texts: Sequence[str], settings: Settings) -> Tuned:
         optimizer.step()
         losses.append(float(loss.detach()))
     return Tuned(Change({f"unet.{name}": p.detach() for name, p in learning.items()}), tuple(losses))
+
+
+def prompts(concept: Concept, words: str) -> list[str]:
+    """What is to be unlearnt: the concept's words alone, as in the paper, where they begin all its target prompts;
+    else those prompts, for a word that only ever says how something looks draws nothing by itself.
+    """
+    texts = list(dict.fromkeys(prompt.text for prompt in concept.target.prompts))
+    return [words] if all(text.startswith(words) for text in texts) else texts
 
 
 def trainable(unet: Any) -> Any:

@@ -27,7 +27,7 @@ from tasks.diffusion import pipelines
 from tasks.metrics import classifier
 from tests.benchmarks.paper_parts import Clock
 from tests.benchmarks.peers.esd import Settings as EsdSettings
-from tests.benchmarks.peers.esd import esd
+from tests.benchmarks.peers.esd import esd, prompts
 from tests.benchmarks.peers.random_pruning import random_masks, smallest_masks, zeroed
 from tests.benchmarks.peers.uce import Settings as UceSettings
 from tests.benchmarks.peers.uce import uce
@@ -135,7 +135,7 @@ def _kept(case: Case) -> list[str]:
 
 def _esd(case: Case) -> Made:
     with Clock() as clock:
-        tuned = esd(case.pipe, [case.words], case.budget.esd)
+        tuned = esd(case.pipe, prompts(case.concept, case.words), case.budget.esd)
     some = -(-len(tuned.losses) // 4)
     losses = {"loss_first": float(np.mean(tuned.losses[:some])), "loss_last": float(np.mean(tuned.losses[-some:]))}
     return Made(tuned.change.on, clock, tuned.change.bytes, losses)
@@ -164,7 +164,7 @@ METHODS = {
     "unedited": Method(_unedited, lambda case: None),
     "ConceptPrune": Method(_conceptprune, lambda case: case.plan.cut.draft.edit),
     "UCE": Method(_uce, lambda case: [asdict(case.budget.uce), digest(_kept(case))]),
-    "ESD-x": Method(_esd, lambda case: asdict(case.budget.esd)),
+    "ESD-x": Method(_esd, lambda case: [asdict(case.budget.esd), prompts(case.concept, case.words)]),
     "random pruning": Method(_random, _cut),
     "smallest weights": Method(_smallest, _cut),
 }  # fmt: skip
