@@ -25,6 +25,7 @@ from tests.benchmarks.peers.changes import Change
 from tests.benchmarks.peers.esd import Settings as EsdSettings
 from tests.benchmarks.peers.esd import denoise, esd, opposite, prompts
 from tests.benchmarks.peers.random_pruning import random_masks, smallest_masks, zeroed
+from tests.benchmarks.peers.undo import undone
 
 CATALOG = b"""
 format = 1
@@ -70,8 +71,8 @@ def assert_same(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
 
 
 def pair(target: str, reference: str) -> Concept:
-    sets = (PromptSet((Prompt(text, 0),)) for text in (reference, target))
-    return Concept("fox", "object", *sets, EvaluationSet((), ()))
+    without, given = (PromptSet((Prompt(text, 0),)) for text in (reference, target))
+    return Concept("fox", "object", without, given, EvaluationSet((), ()))
 
 
 def encoded(pipe: Any, text: str) -> np.ndarray:
@@ -145,6 +146,16 @@ def test_uce_moves_the_concept_to_the_neutral_and_leaves_the_rest(bundled: Any) 
         assert np.linalg.norm(kept @ (edited - w).T) < 0.01 * np.linalg.norm(kept @ w.T)
 
 
+def test_other_embeddings_undo_uce(bundled: Any) -> None:
+    concept, settings = pair("a fox", "a cat"), uce.Settings()
+    matrix = uce.transform(uce.directions(bundled, concept, "a fox", [""], settings), settings)
+    given = wording.embed(bundled, ["a fox on a blue background"])
+    for name, tensor in uce.uce(bundled, concept, "a fox", [""], settings).tensors.items():
+        base = linear(bundled, name.removesuffix(".weight")).weight.detach()
+        assert not torch.allclose(given @ tensor.T, given @ base.T, atol=1e-2)
+        torch.testing.assert_close(undone(given, matrix) @ tensor.T, given @ base.T, rtol=1e-3, atol=1e-3)
+
+
 def test_uce_leaves_out_pairs_that_do_not_differ(pipe: Any) -> None:
     same = PromptSet((Prompt("a fox", 0),))
     concept = Concept("fox", "object", same, same, EvaluationSet((), ()))
@@ -180,7 +191,7 @@ def test_the_target_lies_on_the_other_side_of_the_empty_prompt() -> None:
         return SimpleNamespace(sample=x + said)
 
     empty, said = torch.tensor([[1.0]]), torch.tensor([[3.0]])
-    assert opposite(frozen, torch.tensor([[10.0]]), 0, said, empty, 2.0).item() == 11 - 2 * (13 - 11)
+    assert opposite(frozen, torch.tensor([[10.0]]), torch.tensor(0), said, empty, 2.0).item() == 11 - 2 * (13 - 11)
 
 
 def test_esd_teaches_cross_attention_alone_and_the_same_each_time(pipe: Any) -> None:

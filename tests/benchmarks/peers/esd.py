@@ -33,7 +33,7 @@ class Settings:
     """What the fine-tuning depends on, besides the prompts; docs/results.md says what was tried."""
 
     iterations: int = 100
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     eta: float = 1.0  # negative guidance
     guidance: float = 3.0  # of the student's own denoising
     steps: int = 10  # of the student's own denoising, had it run to the end
