@@ -348,6 +348,8 @@ def test_the_comparison_runs_and_goes_on_where_it_stopped(
     assert [r["method"] for r in rows] == names
     assert all(len(r["hits"]["concept"]) == len(r["hits"]["others"]) == 2 for r in rows)
     assert [r["bytes"] > 0 for r in rows] == [name != "unedited" for name in names]
+    seen = {r["method"]: r["accuracy"]["share"] for r in rows}
+    assert (seen["unedited"], seen["UCE"]) == (1, 0)  # what was drawn was drawn with the edit
     printed = capsys.readouterr().out
     assert all(f"| fox | {name} |" in printed for name in names)
 
