@@ -140,6 +140,13 @@ def test_frozen_is_undone_also_when_the_block_raises(pipe: Any) -> None:
     assert as_found(pipe) == before
 
 
+def test_latents_are_scaled_as_the_denoiser_knows_them() -> None:
+    pipe = tiny.build()
+    plain = latents_of(pipe, images())
+    pipe.vae.register_to_config(scaling_factor=0.5)
+    torch.testing.assert_close(latents_of(pipe, images()), plain / 2)
+
+
 def test_no_image_is_refused(pipe: Any) -> None:
     with pytest.raises(ValueError, match="no images"):
         latents_of(pipe, [])

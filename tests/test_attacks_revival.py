@@ -44,9 +44,11 @@ def test_nothing_is_known_of_the_missing_entries() -> None:
 
 def test_an_iteration_is_that_of_a_full_svd() -> None:
     """Hard- and soft-impute against plain loops of numpy's SVD, once the basis has settled."""
-    matrix, mask = planted(12, 18, 12)
-    for shrinkage, rank in ((0.0, 5), (0.1, 12)):
-        state = complete(matrix, mask, CompletionSpec(budget=400, rank=rank, shrinkage=shrinkage, tolerance=1e-7))
+    matrix, mask = planted(30, 50, 4, 0.3)
+    matrix += np.random.default_rng(1).standard_normal(matrix.shape).astype(np.float32) / 10
+    for shrinkage, rank, oversample in ((0.0, 4, 0), (0.1, 30, 0), (0.05, 6, 2)):
+        spec = CompletionSpec(budget=400, rank=rank, shrinkage=shrinkage, oversample=oversample, tolerance=1e-7)
+        state = complete(matrix, mask, spec)
         start = np.where(mask, 0, matrix).astype(np.float64)
         naive, largest = start.copy(), np.linalg.svd(start, compute_uv=False)[0]
         for _ in range(400):
@@ -54,8 +56,8 @@ def test_an_iteration_is_that_of_a_full_svd() -> None:
             singular = np.maximum(singular - shrinkage * largest, 0)
             singular[rank:] = 0
             naive[mask] = ((left * singular) @ right)[mask]
-        assert state.largest == pytest.approx(largest, rel=1e-5)
-        np.testing.assert_allclose(state.missing, naive[mask], atol=0.02)
+        assert state.largest == pytest.approx(largest, rel=0.02)
+        np.testing.assert_allclose(state.missing, naive[mask], atol=0.01)
 
 
 def test_the_residual_of_hard_imputing_never_rises() -> None:

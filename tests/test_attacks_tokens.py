@@ -3,8 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tasks.attacks import tokens
 from tasks.attacks.denoising import Draws, image_draws, latents_of, prediction_draws
 from tasks.attacks.tokens import TokenSpec, TokenState, search_tokens
 from tests import tiny
@@ -34,6 +36,38 @@ def test_parts_are_the_whole(pipe: Any, draws: Draws, whole: TokenState, parts: 
     for part in parts:
         state = stored(search_tokens(pipe, draws, "the rose", SPEC, state, steps=part))
     assert state == whole
+
+
+def test_gains_are_those_of_small_replacements() -> None:
+    """First order is exact for vectors that hardly differ: the loss falls by what the gradient says."""
+    pipe = tiny.build()
+    table = pipe.text_encoder.get_input_embeddings().weight
+    table.data = table.data[8] + 0.01 * (table.data - table.data[8])
+    draws = image_draws(pipe, latents_of(pipe, images()), 6, 0)
+    allowed = np.arange(3, 15)
+    state = search_tokens(pipe, draws, "the rose", replace(SPEC, tokens=2), steps=0)
+    gains = tokens._gains(pipe, draws, allowed, state)
+    words, falls = pipe.tokenizer.convert_ids_to_tokens(list(state.ids)), np.zeros_like(gains)
+    for position in range(2):
+        for i, token in enumerate(allowed):
+            other = list(words)
+            other[position] = pipe.tokenizer.convert_ids_to_tokens(int(token))
+            falls[position, i] = state.losses[0] - tokens._loss(pipe, f"{' '.join(other)} the rose", draws)
+    for position in range(2):
+        assert np.corrcoef(gains[position], falls[position])[0, 1] > 0.9
+
+
+def test_every_step_tries_others(pipe: Any, draws: Draws, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def worse(pipe: Any, prompt: str, draws: Draws) -> float:
+        tried.append(prompt)
+        return float(len(tried))
+
+    monkeypatch.setattr(tokens, "_loss", worse)
+    state = search_tokens(pipe, draws, "the rose", replace(SPEC, candidates=1))
+    assert state.ids == search_tokens(pipe, draws, "the rose", SPEC, steps=0).ids  # none was better
+    assert len(set(tried)) >= 4
 
 
 def test_the_loss_never_rises_and_falls(whole: TokenState) -> None:

@@ -142,9 +142,7 @@ def _start(pipe: Any, draws: Draws, words: _Words, spec: TokenSpec) -> TokenStat
 
 def _stepped(pipe: Any, draws: Draws, words: _Words, spec: TokenSpec, state: TokenState) -> TokenState:
     """The state after one step."""
-    gradient, vectors, table = _gradient(pipe, draws, state)
-    gains = (gradient * vectors).sum(1, keepdims=True) - gradient @ table[words.allowed].T  # [position, allowed]
-    best = np.argsort(-gains, axis=1, kind="stable")[:, : spec.shortlist]
+    best = np.argsort(-_gains(pipe, draws, words.allowed, state), axis=1, kind="stable")[:, : spec.shortlist]
     random = generator(spec.seed, state.step + 1)
     found = state.losses[-1], state.ids, state.prompt
     for slot in random.permutation(best.size)[: spec.candidates]:
@@ -163,10 +161,8 @@ def _loss(pipe: Any, prompt: str, draws: Draws) -> float:
     return float(losses(pipe, states, draws).mean())
 
 
-def _gradient(
-    pipe: Any, draws: Draws, state: TokenState
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """The loss's gradient at the prefix's vectors [position, width], these vectors, and all of them [token, width]."""
+def _gains(pipe: Any, draws: Draws, allowed: NDArray[np.int64], state: TokenState) -> NDArray[np.float32]:
+    """By how much the loss would fall to first order [position, allowed], if a token of the prefix were replaced."""
     table = pipe.text_encoder.get_input_embeddings().weight.detach().float()
     ids = token_ids(pipe, [state.prompt])
     start = len(pipe.tokenizer("").input_ids) - 1  # the tokens before a prompt: all but the one at its end
@@ -176,4 +172,6 @@ def _gradient(
     with torch.enable_grad():
         states = text_states(pipe, ids, vectors).expand(len(draws.noisy), -1, -1)
         (gradient,) = torch.autograd.grad(losses(pipe, states, draws).mean(), vectors)
-    return gradient.cpu().numpy(), vectors.detach().cpu().numpy(), table.cpu().numpy()
+    own = (gradient * vectors.detach()).sum(1, keepdim=True)
+    gains: NDArray[np.float32] = (own - gradient @ table[torch.from_numpy(allowed).to(table.device)].T).cpu().numpy()
+    return gains

@@ -27,10 +27,10 @@ from rich.table import Table
 
 import demo
 from storage.edits import read_edit_at
-from tasks.attacks.denoising import image_draws, latents_of, prediction_draws
+from tasks.attacks.denoising import Draws, image_draws, latents_of, prediction_draws
 from tasks.attacks.genetic import GeneticSpec, search_prompts
 from tasks.attacks.hiding import best_threshold, found_by_zeros, hidden, positions_below
-from tasks.attacks.inversion import PLACEHOLDER, InversionSpec, invert, with_placeholder
+from tasks.attacks.inversion import PLACEHOLDER, InversionSpec, InversionState, invert, with_placeholder
 from tasks.attacks.paraphrases import paraphrases
 from tasks.attacks.revival import CompletionSpec, Magnitude, complete, restored, zeros_of
 from tasks.attacks.tokens import TokenSpec, search_tokens
@@ -100,11 +100,11 @@ class Bench:
 
     @torch.no_grad()
     def likeness(self, prompts: Sequence[str]) -> list[float]:
-        """How likely the judge thinks the concept in what each prompt draws: the mean over 3 seeds."""
+        """How likely the judge thinks the concept in what each prompt draws: the mean over 2 seeds."""
         index = self.judge.model.config.label2id[f"object:{self.concept}"]
         out = []
         for prompt in prompts:
-            images = pipelines.generate(self.pipe, [Prompt(prompt, seed) for seed in range(3)], DRAWING)
+            images = pipelines.generate(self.pipe, [Prompt(prompt, seed) for seed in range(2)], DRAWING)
             pixels = np.stack([np.asarray(image.convert("RGB"), np.float32) for image in images])
             logits = self.judge.model(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1).logits
             out.append(float(logits[:, self.judge.groups["object"]].softmax(1)[:, index].mean()))
@@ -120,26 +120,49 @@ def plain(bench: Bench) -> Iterator[Row]:
 
 def inversion(bench: Bench) -> Iterator[Row]:
     """A learned vector in place of the concept's word."""
-    templates = [p.text.replace(bench.word, "a {}") for p in bench.examples]
-    for vectors, budgets in ((1, (50, 150, 300)), (2, (150,))):
+    for vectors, initial, budgets in ((1, "", (150,)), (1, bench.concept, (50, 150)), (2, "", (150,))):
         state = None
         for budget in budgets:
-            spec = InversionSpec(budget=budget, vectors=vectors, learning_rate=0.02, initial=bench.concept)
+            spec = InversionSpec(budget=budget, vectors=vectors, learning_rate=0.02, initial=initial)
             with bench.edit():
-                state = invert(bench.pipe, bench.images, templates, spec, state)
-                with with_placeholder(bench.pipe, state.vectors):
-                    found = bench.share(bench.asked(lambda text: text.replace(bench.word, f"a {PLACEHOLDER}")))
-            yield {"setting": f"{vectors} vectors, {budget} steps", "concept": found}
+                state, found = inverted(bench, spec, state)
+            yield {"setting": f"vectors {vectors}, from {initial or 'no word'}, {budget} steps", "concept": found}
+
+
+def control(bench: Bench) -> Iterator[Row]:
+    """The attacks by gradient on the unedited model: whether they find what is there."""
+    state = None
+    for budget in (50, 150):
+        state, found = inverted(bench, InversionSpec(budget=budget, learning_rate=0.02), state)
+        yield {"setting": f"inversion, vectors 1, from no word, {budget} steps", "unedited": found}
+    latents = latents_of(bench.pipe, bench.images)
+    for name, draws in aims(bench, latents).items():
+        for words in (2, 4):
+            searched = search_tokens(bench.pipe, draws, "", TokenSpec(budget=25, tokens=words, candidates=8))
+            prompts = [Prompt(searched.prompt, 300 + seed) for seed in range(FRESH)]
+            yield {"setting": f"{name}: {searched.prompt!r}", "unedited": bench.share(prompts)}
+
+
+def aims(bench: Bench, latents: torch.Tensor) -> dict[str, Draws]:
+    """What a token search is after, by its name; the unedited model must be in place."""
+    return {
+        "images (UnlearnDiffAtk's aim)": image_draws(bench.pipe, latents, QUESTIONS, 0),
+        "predictions (P4D's aim)": prediction_draws(bench.pipe, latents, bench.word, QUESTIONS, 0),
+    }
+
+
+def inverted(bench: Bench, spec: InversionSpec, state: InversionState | None = None) -> tuple[InversionState, float]:
+    """The state at the spec's budget, and the concept's share with the placeholder in place of its word."""
+    templates = [p.text.replace(bench.word, "a {}") for p in bench.examples]
+    state = invert(bench.pipe, bench.images, templates, spec, state)
+    with with_placeholder(bench.pipe, state.vectors):
+        return state, bench.share(bench.asked(lambda text: text.replace(bench.word, f"a {PLACEHOLDER}")))
 
 
 def tokens(bench: Bench) -> Iterator[Row]:
     """Prompts of tokens that are searched, whole and in front of the concept's word, by the aims of both papers."""
     latents = latents_of(bench.pipe, bench.images)
-    aims = {
-        "images (UnlearnDiffAtk's aim)": image_draws(bench.pipe, latents, QUESTIONS, 0),
-        "predictions (P4D's aim)": prediction_draws(bench.pipe, latents, bench.word, QUESTIONS, 0),
-    }
-    for name, draws in aims.items():
+    for name, draws in aims(bench, latents).items():
         for rest, banned in (("", ()), ("", (bench.concept,)), (bench.word, ())):
             spec = TokenSpec(budget=25, tokens=3 if rest else 4, candidates=8, banned=banned)
             with bench.edit():
@@ -154,7 +177,7 @@ def genetic(bench: Bench) -> Iterator[Row]:
     special = set(bench.pipe.tokenizer.all_special_tokens)
     words = sorted(word for word in bench.pipe.tokenizer.get_vocab() if word not in special)
     for named in (True, False):
-        spec = GeneticSpec(budget=7, words=4, population=12)
+        spec = GeneticSpec(budget=20, words=4, population=12)
         chosen = [word for word in words if named or word != bench.concept]
         with bench.edit():
             state = search_prompts(bench.likeness, chosen, spec)
@@ -227,11 +250,12 @@ def hiding(bench: Bench) -> Iterator[Row]:
         with replaced(bench.pipe, weights):
             row = {"concept": bench.share(bench.asked()), "others": bench.others()}
         found = dict(zip(weights, positions_below([*weights.values()], best.threshold or 0), strict=True))
-        attacked = {name: np.where(found[name], 0, weights[name]) for name in weights}
-        values = completed(attacked, found, CompletionSpec(rank=16))
-        new = {name: restored(attacked[name], found[name], values[name]) for name in weights}
-        with replaced(bench.pipe, new):
-            row["revived"] = bench.share(bench.asked())
+        if not any(positions.all() for positions in found.values()):  # else the attacker knows nothing
+            attacked = {name: np.where(found[name], 0, weights[name]) for name in weights}
+            values = completed(attacked, found, CompletionSpec(rank=16))
+            new = {name: restored(attacked[name], found[name], values[name]) for name in weights}
+            with replaced(bench.pipe, new):
+                row["revived"] = bench.share(bench.asked())
         said = (
             f"found by zeros: F1 {zeros.f1:.2f}; by threshold: precision {best.precision:.2f}, recall {best.recall:.2f}"
         )
@@ -241,6 +265,7 @@ def hiding(bench: Bench) -> Iterator[Row]:
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "plain": plain,
     "inversion": inversion,
+    "control": control,
     "tokens": tokens,
     "genetic": genetic,
     "paraphrases": paraphrased,
