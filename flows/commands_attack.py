@@ -12,7 +12,7 @@ from tasks.naming import words
 
 EditId = Annotated[str | None, typer.Option("--edit", help="The edit's digest. \\[default: the concept's latest]")]
 By = Annotated[str | None, typer.Option(help="Attacks by commas: inversion, tokens, revival. \\[default: all]")]
-Budget = Annotated[int | None, typer.Option(min=1, help="Steps. \\[default: inversion 150, tokens 25, revival 200]")]
+Budget = Annotated[int | None, typer.Option(min=1, help="Steps. \\[default: inversion 150, tokens 25, revival 100]")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of the attack. \\[default: 0]")]
 
 

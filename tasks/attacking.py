@@ -29,7 +29,7 @@ from tasks.concepts.prompts import Prompt
 from tasks.drawing import Draw, Prompts, png
 
 FORMAT = "conceptprune-attack"
-BUDGETS = {"inversion": 150, "tokens": 25, "revival": 200}  # steps, unless told otherwise
+BUDGETS = {"inversion": 150, "tokens": 25, "revival": 100}  # steps, unless told otherwise
 QUESTIONS = 12  # noisy images that a token search looks at
 TOKENS = 3  # of its prefix
 VECTORS, RATE = 1, 0.02  # of an inversion
