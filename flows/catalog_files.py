@@ -46,6 +46,8 @@ def add_concept(
         raise ValueError(f"{file} is no TOML catalog; give a file that ends with .toml, new or of your own")
     if (reference is None) != (target is None):
         raise ValueError("give both --reference and --target, two files of prompts, or neither")
+    if seed is not None and reference is None:
+        raise ValueError("seed is for prompts of your own, and a recipe has its seeds; give two lists, or leave it out")
     place = place_at(file)
     try:
         old = place.get()

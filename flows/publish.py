@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow
@@ -61,6 +62,8 @@ def plan_publication(request: PublishRequest) -> Publication:
     Root(request.to).check()
     if request.original is not None and request.form != "single-file":
         raise ValueError(f"original is for the form single-file, not {request.form}; leave it out")
+    if request.original is not None and not Path(request.original).is_file():
+        raise ValueError(f"there is no file {request.original}; give the checkpoint that the model was imported from")
     found = find_edit(request.store, request.concept, request.edit)
     base = Common(model=request.model, revision=request.revision).model_spec
     return Publication(found, request.form, Root(request.to).url, base, request.original)

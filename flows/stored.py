@@ -71,7 +71,9 @@ def evaluated(cut: Cut, request: Common) -> Cut:
         )
     profile = ActivationStore(cut.store, cut.ranking.profile, cut.ranking.target).attributes()
     capture = TypeAdapter(CaptureSpec).validate_python(profile["capture"])
-    model = replace(request.model_spec, dtype=profile["dtype"])
+    model = replace(
+        request.model_spec, dtype=profile["dtype"], variant=request.variant or profile["model"].get("variant")
+    )
     if check_model(model, capture)[2] != cut.ranking.profile:
         raise ValueError(
             f"{cut.slug} was captured from another model than {model.path}, {profile['model']['id']}; give that --model"

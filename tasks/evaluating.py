@@ -81,7 +81,7 @@ def check_safety(draft: EditDraft, model: ModelSpec, part: EvaluationPart) -> di
         return None
     from tasks.metrics import safety
 
-    checker, found = safety.load(folder), {}
+    checker, found = safety.load(folder, model.variant), {}
     for when in ("before", "after"):
         names = [image_name(part.part, i, when) for i in range(part.size())]
         images = at_once(lambda name: _image(draft, name), names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,15 @@ def import_single_file(file: Path, to: Path, config: Path) -> dict[str, Any]:
     from tasks.diffusion.converting import convert
 
     origin = {"sha256": file_digest(file), "size": file.stat().st_size}
-    partial = to.with_name(f"{to.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an import that was killed
-    convert(file, config, partial, {entry["dtype"] for entry in tensors_of(file).values()})
-    (partial / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", "utf-8")
-    if to.is_dir():
-        to.rmdir()  # empty
-    partial.rename(to)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{to.name[:40]}.", suffix=".tmp", dir=to.parent))  # nobody else's
+    try:
+        convert(file, config, draft, {entry["dtype"] for entry in tensors_of(file).values()})
+        (draft / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", "utf-8")
+        draft.chmod(0o755)
+        if to.is_dir():
+            to.rmdir()  # empty
+        draft.rename(to)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return origin

@@ -125,7 +125,7 @@ def _judge(spec: MetricSpec, draw: Draw, catalog: str, expected: Sequence[Expect
     if spec.name == "safety":
         from tasks.metrics import safety
 
-        return safety.load(resolve(draw.model))
+        return safety.load(resolve(draw.model), draw.model.variant)
     if spec.name == "nudenet":
         from tasks.metrics import nudity
 

@@ -53,8 +53,8 @@ def erase(case: Case, model: Path, store: Path) -> Edit:
 def test_a_checkpoint_is_imported_as_it_is(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
     folder = checkpoints.save(family, tmp_path / "pipeline", dtype)
     file = checkpoints.write(folder, tmp_path / "a.safetensors")
-    (tmp_path / "imported.partial" / "unet").mkdir(parents=True)  # of an import that was killed
-    (tmp_path / "imported.partial" / "unet" / "old.safetensors").touch()
+    (tmp_path / "imported.partial").mkdir()
+    (tmp_path / "imported.partial" / "notes.txt").write_text("a user's", "utf-8")
     run("import", file, "--to", tmp_path / "imported", "--config", folder)
     for path in folder.glob("*/*.safetensors"):
         old, new = load_file(path), load_file(tmp_path / "imported" / path.relative_to(folder))
@@ -62,7 +62,8 @@ def test_a_checkpoint_is_imported_as_it_is(family: str, dtype: torch.dtype, tmp_
         for name in old:
             assert old[name].dtype == new[name].dtype == dtype, name
             assert torch.equal(old[name], new[name]), name
-    assert not list(tmp_path.glob("imported*/unet/old.safetensors"))
+    assert (tmp_path / "imported.partial" / "notes.txt").exists()
+    assert not list(tmp_path.glob(".imported*"))
     origin = json.loads((tmp_path / "imported" / "single-file.json").read_text("utf-8"))
     assert origin == {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
 
@@ -165,7 +166,7 @@ def test_what_cannot_be_imported_is_refused(case: Case, configs: dict[str, Path]
         save_file({key: value for key, value in load_file(file).items() if key != name}, tmp_path / "short.safetensors")
         refused(cli("import", tmp_path / "short.safetensors", "--to", new, "--config", configs["sd1"]), says)
     assert not new.exists()
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".new*"))
     words = ["--catalog", case.catalog, "--store", tmp_path / "store", "--no-prefect"]
     refused(
         cli("erase", "fox", "--model", file, *words), "is a single file; make a folder of it first: conceptprune import"

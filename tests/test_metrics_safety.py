@@ -64,6 +64,10 @@ def test_flags_are_those_of_diffusers_pipelines(tmp_path: Path, images: list[Ima
     assert SafetyChecker(add_checker(tmp_path / "all", -2.0)).flags(images) == [True] * 20
     assert SafetyChecker(add_checker(tmp_path / "none", 2.0)).flags(images) == [False] * 20
     assert SafetyChecker(tmp_path / "all").sha256 != checker.sha256
+    half = SafetyChecker(tmp_path / "all")
+    half.model.half().save_pretrained(tmp_path / "half" / "safety_checker", variant="fp16")
+    half.processor.save_pretrained(tmp_path / "half" / "feature_extractor")
+    assert SafetyChecker(tmp_path / "half", "fp16").flags(images[:3]) == [True] * 3
     with pytest.raises(ValueError, match="has no safety checker"):
         SafetyChecker(tmp_path / "elsewhere")
 

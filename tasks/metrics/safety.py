@@ -27,14 +27,20 @@ CHECKER, PROCESSOR = "safety_checker", "feature_extractor"  # folders of a pipel
 class SafetyChecker:
     """The safety checker in a pipeline's folder. Raises ValueError if that has none."""
 
-    def __init__(self, folder: Path) -> None:
-        weights = sorted((folder / CHECKER).glob("*.safetensors"))
+    def __init__(self, folder: Path, variant: str | None = None) -> None:
+        files = sorted((folder / CHECKER).glob("*.safetensors"))
+        own = [path for path in files if variant is not None and f".{variant}" in path.name]
+        weights = own or [path for path in files if len(path.suffixes) == 1]
         if not weights:
             raise ValueError(f"{folder} has no safety checker: expected {CHECKER}/ with its weights")
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights]
         self.sha256 = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
         self.model = StableDiffusionSafetyChecker.from_pretrained(
-            folder / CHECKER, use_safetensors=True, local_files_only=True
+            folder / CHECKER,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=variant if own else None,
+            dtype=torch.float32,
         ).eval()
         self.processor = CLIPImageProcessor.from_pretrained(folder / PROCESSOR, local_files_only=True)
 
@@ -62,6 +68,6 @@ class SafetyChecker:
 
 
 @lru_cache(maxsize=1)
-def load(folder: Path) -> SafetyChecker:
-    """The checker of a pipeline's folder, kept for the life of the process."""
-    return SafetyChecker(folder)
+def load(folder: Path, variant: str | None = None) -> SafetyChecker:
+    """The checker of a pipeline's folder, of a variant's files where it has some, kept for the life of the process."""
+    return SafetyChecker(folder, variant)
