@@ -20,6 +20,8 @@ def check_import(file: Path, to: Path, config: ModelSpec) -> Path:
     """The folder of the configs to import with. Raises ValueError in one sentence for bad input, before torch loads."""
     check_original(to, file)
     tensors_of(file)
+    if str(to.parts[0] if to.parts else "").endswith(":"):
+        raise ValueError(f"{to} is no local folder; models are local, give one with --to")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ValueError(f"{to} is there already; give a new folder with --to")
     folder = Path(config.path).expanduser()

@@ -155,6 +155,7 @@ def test_what_cannot_be_imported_is_refused(case: Case, configs: dict[str, Path]
     broken.write_bytes(b"\xff" * 100)
     refused(cli("import", broken, "--to", new, "--config", configs["sd1"]), "is no safetensors file")
     refused(cli("import", file, "--to", configs["sd2"], "--config", configs["sd1"]), "is there already; give a new")
+    refused(cli("import", file, "--to", "s3://bucket/x", "--config", configs["sd1"]), "is no local folder; models are")
     refused(cli("import", file, "--to", new, "--config", tmp_path), "expected a folder with model_index.json")
     refused(cli("import", file, "--to", new, "--config", "someone/model"), "for a hub id give --revision")
     refused(cli("import", file, "--to", new, "--config", configs["sdxl"]), "does not fit the configs of")
@@ -208,3 +209,6 @@ def test_a_matrix_is_found_among_the_rows_of_a_longer_one(tmp_path: Path) -> Non
     assert find_rows(tmp_path / "a.safetensors", bits(other), "F32") == [("other", 0)]
     assert find_rows(tmp_path / "a.safetensors", bits(other), "F16") == []
     assert find_rows(tmp_path / "a.safetensors", bits(torch.randn(4, 6)), "F32") == []
+    like = values.clone()
+    like[-1, -1] += 1  # its first row is there
+    assert find_rows(tmp_path / "a.safetensors", bits(like), "F32") == []

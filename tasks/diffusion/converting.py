@@ -28,8 +28,8 @@ def convert(file: Path, config: Path, to: Path, held: Collection[str]) -> None:
     kind = getattr(diffusers, name, None)
     if kind is None or not hasattr(kind, "from_single_file"):
         raise ValueError(f"diffusers reads no single-file checkpoints of {name}; give the model as a diffusers folder")
-    floats = sorted(word for word in held if word[:1] in "FB" and word != "BOOL")
-    if unknown := [word for word in floats if word not in DTYPES]:
+    floats = sorted(set(held) & set(DTYPES))  # others, such as F64, are schedules that no pipeline reads
+    if unknown := sorted(word for word in held if word.startswith(("F8", "F6", "F4"))):
         raise ValueError(
             f"{file} holds {', '.join(unknown)}; expected {', '.join(DTYPES)}: give one that is not quantized"
         )

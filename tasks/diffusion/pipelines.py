@@ -44,6 +44,8 @@ def load(model: ModelSpec) -> Any:
 
 @lru_cache(maxsize=1)
 def _load(model: ModelSpec, files: str | None) -> Any:
+    if model.offload != "none" and choose_device(model.device) == "cpu":
+        raise ValueError(f"offload {model.offload} is for a GPU, and the device is cpu; leave --offload out")
     hush()
     pipe = diffusers.DiffusionPipeline.from_pretrained(
         resolve(model),
@@ -59,15 +61,13 @@ def _load(model: ModelSpec, files: str | None) -> Any:
 
 
 def _place(pipe: Any, model: ModelSpec) -> Any:
-    """The pipeline on its device, or on the host until its parts run. Raises ValueError where there is no GPU."""
+    """The pipeline on its device, or on the host until its parts run."""
     device = choose_device(model.device)
     if model.slicing:
         pipe.enable_attention_slicing()
         pipe.vae.enable_slicing()  # an image at a time; tiling would change images
     if model.offload == "none":
         return pipe.to(device)
-    if device == "cpu":
-        raise ValueError(f"offload {model.offload} is for a GPU, and the device is cpu; leave --offload out")
     if model.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     else:
