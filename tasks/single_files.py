@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage import tensors
 from storage.joining import Joined, write_joined
 from storage.patching import bytes_of, copy_zeroed, find_rows, tensors_of
 from tasks.diffusion.layouts import LAYOUTS, layout_of, original_keys
@@ -84,8 +85,27 @@ def _weight(base: Path, held: Tensors, site: str) -> tuple[NDArray[np.uint8], st
     return bytes_of(path, entry), entry["dtype"]
 
 
+def _bits(values: NDArray[np.uint8], dtype: str, code: str) -> NDArray[np.uint8] | None:
+    """The bytes of a weight's values in another floating-point dtype; None where a value would change."""
+    names = {tensors.NAMES[name]: name for name in tensors.DTYPES}
+    if code == dtype or code not in names or dtype not in names:
+        return values if code == dtype else None
+    kind = np.dtype(tensors.KINDS[names[dtype]]).newbyteorder("<")
+    wide = tensors.widen(np.ascontiguousarray(values).view(kind)[..., 0].astype(tensors.KINDS[names[dtype]]))
+    try:
+        other = tensors.narrow(wide, names[code])
+    except ValueError:
+        return None
+    return np.ascontiguousarray(other[..., None]).view(np.uint8)
+
+
 def _place(original: Path, site: str, values: NDArray[np.uint8], dtype: str) -> tuple[str, int]:
-    found = [(name, first) for name, first in find_rows(original, values, dtype) if not name.startswith(EMA)]
+    found = []
+    for (
+        code
+    ) in tensors.CODES:  # the folder's precision may be another, where a file has several: the values are the same
+        if (bits := _bits(values, dtype, code)) is not None:
+            found += [place for place in find_rows(original, bits, code) if not place[0].startswith(EMA)]
     if len(found) != 1:
         said = f"at {' and '.join(name for name, _ in found)}" if found else "nowhere"
         raise ValueError(

@@ -123,6 +123,31 @@ def test_an_edited_checkpoint_differs_in_what_is_pruned_alone(
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
+@pytest.mark.parametrize("mix", ["upcast unet", "half unet with a full tensor"])
+def test_a_file_of_mixed_precision_is_pruned_too(
+    case: Case, configs: dict[str, Path], mix: str, tmp_path: Path
+) -> None:
+    tensors = load_file(checkpoints.write(configs["sd1"], tmp_path / "plain.safetensors"))
+    half = {name: tensor.half() for name, tensor in tensors.items()}
+    if mix == "upcast unet":
+        half = {name: tensor.float() if name.startswith("model.") else tensor for name, tensor in half.items()}
+    else:
+        full = "model.diffusion_model.time_embed.0.weight"
+        half[full] = tensors[full]
+    original, model, store = tmp_path / "mine.safetensors", tmp_path / "model", tmp_path / "store"
+    save_file(half, original)
+    run("import", original, "--to", model, "--config", configs["sd1"])
+    masks = erase(case, model, store).masks()
+    given = ["--store", store, "--model", model, "--original", original, "--no-prefect"]
+    run("publish", "fox", "--form", "single-file", "--to", tmp_path / "out", *given)
+    after = load_file(tmp_path / "out" / "mine-without-fox.safetensors")
+    assert {name: tensor.dtype for name, tensor in after.items()} == {n: t.dtype for n, t in half.items()}
+    changed = [name for name in half if not torch.equal(half[name], after[name])]
+    pruned = sum(int((half[name] != after[name]).sum()) for name in changed)
+    assert len(changed) == sum(mask.any() for mask in masks.values())
+    assert pruned == sum(int(mask.sum()) for mask in masks.values())
+
+
 @pytest.mark.families
 @pytest.mark.parametrize("family", LAYOUTS)
 def test_a_folder_without_its_checkpoint_becomes_one(
