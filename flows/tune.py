@@ -12,7 +12,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.artifacts import progress_artifacts, publish_tune
-from flows.choosing import KEEP, best
+from flows.choosing import KEEP, Score, best
 from flows.config import Common
 from flows.erase_concept import cut
 from flows.evaluate import draws
@@ -36,6 +36,7 @@ from tasks.sweeping import Grid, count_points, draw_tradeoff
 FACTORS = ("0.125", "0.25", "0.5", "0.75", "1", "1.5")  # of the preset's k
 VOTE_SHARES = (0.0, 0.2, 0.35, 0.5, 0.7)
 CANDIDATES = 10
+Settings = tuple[str, int, float, Branch]  # of a candidate
 
 
 class TuneRequest(Common):
@@ -74,11 +75,11 @@ class TunePlan:
 
     def cut(self, one: Candidate) -> Cut:
         """The edit of a candidate."""
-        branch: Branch = one.branch  # type: ignore[assignment]
         prune = replace(
-            self.base.prune, sparsity=Decimal(one.sparsity), t_hat=one.t_hat, vote_share=one.vote_share, branch=branch
-        )
-        return replace(self.base, prune=prune, ranking=replace(self.base.ranking, branch=branch))
+            self.base.prune, sparsity=Decimal(one.sparsity), t_hat=one.t_hat, vote_share=one.vote_share,
+            branch=one.branch,
+        )  # fmt: skip
+        return replace(self.base, prune=prune, ranking=replace(self.base.ranking, branch=one.branch))
 
 
 @flow(name="tune", flow_run_name="tune-{request.concept}")
@@ -171,7 +172,7 @@ def grid_points(plan: TunePlan, steps: Steps) -> list[Candidate]:
 def judge_all(
     plan: TunePlan,
     some: Sequence[Candidate],
-    judged: dict[tuple[str, int, float, str], Candidate],
+    judged: dict[Settings, Candidate],
     most: int,
     steps: Steps,
 ) -> None:
@@ -186,9 +187,7 @@ def judge_all(
         steps.show("candidates", sum(1 for c in judged.values() if c.validation), most)
 
 
-def nearest(
-    points: Sequence[Candidate], judged: dict[tuple[str, int, float, str], Candidate], keep: float
-) -> Candidate | None:
+def nearest(points: Sequence[Candidate], judged: dict[Settings, Candidate], keep: float) -> Candidate | None:
     """The next to try: the setting nearest in density to where the best so far may be bettered.
 
     If others keep enough there, a little more is pruned; else a little less.
@@ -263,7 +262,7 @@ def _shares(preset: Decimal) -> list[Decimal]:
     return [share for factor in FACTORS if (share := preset * Decimal(factor)) <= 1]
 
 
-def _scored(one: Candidate) -> Any:
+def _scored(one: Candidate) -> Score:
     assert one.validation is not None  # only those that were judged are compared
     return one.score(one.validation)
 

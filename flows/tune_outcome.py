@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.choosing import Score, left
+from tasks.diffusion.spec import Branch
 
 TABLE = "tunes"  # a row for each candidate of each tuning
 
@@ -36,7 +37,7 @@ class Candidate:
     sparsity: str
     t_hat: int
     vote_share: float
-    branch: str
+    branch: Branch
     density: float
     preset: bool = False
     edit: str | None = None  # its digest, once it was made
@@ -51,7 +52,7 @@ class Candidate:
         return f"k {self.sparsity}, t_hat {self.t_hat}, vote share {self.vote_share:g}, branch {self.branch}"
 
     @property
-    def settings(self) -> tuple[str, int, float, str]:
+    def settings(self) -> tuple[str, int, float, Branch]:
         """What tells candidates apart."""
         return self.sparsity, self.t_hat, self.vote_share, self.branch
 

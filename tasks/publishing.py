@@ -51,8 +51,8 @@ def publish_edit(url: str, form: Form, to: str, model: ModelSpec, original: str 
         source = resolve(replace(model, variant=base.get("variant")))
         _check_base(source, base)
         card["base_licence"] = licence(source)
-        put = _put_pipeline if form == "diffusers" else _put_single_file
-        names = put(source, edit, folder, original)
+        whole = form == "diffusers"
+        names = _put_pipeline(source, edit, folder) if whole else _put_single_file(source, edit, folder, original)
     _put(folder / CARD, canonical_json(card))
     return [*names, CARD]
 
@@ -65,7 +65,7 @@ def _check_base(base: Path, model: Mapping[str, Any]) -> None:
         )
 
 
-def _put_pipeline(base: Path, edit: Edit, folder: Place, original: str | None) -> list[str]:
+def _put_pipeline(base: Path, edit: Edit, folder: Place) -> list[str]:
     """Every file of the pipeline's folder, weights with the masked values at zero. Returns their names."""
     masks = edit.masks()
     names = {

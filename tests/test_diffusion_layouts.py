@@ -124,6 +124,14 @@ def test_what_has_no_place_is_refused() -> None:
     }
     with pytest.raises(ValueError, match=r"unet.controlnet.conv has no place in an original checkpoint"):
         original_keys("sd1", tensors, 2)
+    tensors["unet"] = ["mid_block.resnets.0.lora.weight"]
+    with pytest.raises(ValueError, match=r"a resnet's lora has no place in an original checkpoint"):
+        original_keys("sd1", tensors, 2)
+    tensors["unet"] = [f"mid_block.attentions.{i}.norm.weight" for i in (0, 1)]
+    with pytest.raises(
+        ValueError, match=r"two tensors of the model have the original key model\.diffusion_model\.middle"
+    ):
+        original_keys("sd1", tensors, 2)
     tiny = {"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderTiny"]}
     with pytest.raises(ValueError, match=r"autoencoder is an AutoencoderTiny, and original checkpoints hold an"):
         layout_of(tiny, {})

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload_with_hook
+from diffusers import DiffusionPipeline
 
 from tasks.concepts.prompts import Prompt
+from tasks.diffusion import pipelines
 from tasks.diffusion.headers import read_card, read_sites
 from tasks.diffusion.pipelines import generate, load
 from tasks.diffusion.pruned import pruned, weights_fingerprint
@@ -87,6 +89,31 @@ def test_a_variants_files_are_loaded_in_their_precision(tmp_path: Path) -> None:
     assert cards[0].sites == cards[1].sites
     assert cards[0].fingerprint != cards[1].fingerprint
     assert cards[1].variant == "fp16"
+
+
+def test_slicing_reaches_attention_and_decoder(family_folders: dict[str, Path]) -> None:
+    for slicing in (False, True):
+        pipe = load(ModelSpec(str(family_folders["sd1"]), device="cpu", slicing=slicing))
+        kinds = {type(processor).__name__ for processor in pipe.unet.attn_processors.values()}
+        assert any("Sliced" in kind for kind in kinds) == slicing
+
+
+@pytest.mark.parametrize(
+    ("offload", "method"), [("model", "enable_model_cpu_offload"), ("group", "enable_group_offload")]
+)
+def test_offload_is_asked_of_the_pipeline(
+    family_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, offload: str, method: str
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    monkeypatch.setattr(pipelines, "choose_device", lambda wish: "cuda")
+    for name in ("enable_model_cpu_offload", "enable_group_offload"):
+        monkeypatch.setattr(
+            DiffusionPipeline, name, lambda self, name=name, **given: asked.append((name, list(given.values())[0]))
+        )
+    pipelines._load.cache_clear()
+    load(ModelSpec(str(family_folders["sd1"]), device="cuda", offload=offload))
+    pipelines._load.cache_clear()
+    assert [(name, str(device)) for name, device in asked] == [(method, "cuda")]
 
 
 def test_offloading_without_a_gpu_is_refused(family_folders: dict[str, Path]) -> None:

@@ -19,6 +19,7 @@ from tasks.applying import with_edit
 from tasks.concepts.prompts import Prompt
 from tasks.diffusion.pipelines import generate, load
 from tasks.diffusion.spec import CaptureSpec, ModelSpec
+from tasks.single_files import prune_original
 from tests import checkpoints
 from tests.checkpoints import LAYOUTS, open_with_diffusers
 from tests.erase_cases import Case
@@ -220,6 +221,22 @@ def test_another_file_than_the_models_is_refused(case: Case, configs: dict[str, 
     given[given.index(model)] = imported
     refused(cli(*given, "--form", "single-file", "--original", twice), r"is not the file that \S+ was imported from")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_site_in_the_middle_of_a_longer_tensor_is_pruned_there(configs: dict[str, Path], tmp_path: Path) -> None:
+    tensors = load_file(checkpoints.write(configs["sd1"], tmp_path / "plain.safetensors"))
+    stem = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_"
+    parts = [tensors.pop(f"{stem}{letter}.weight") for letter in "kv"]
+    save_file(
+        {**tensors, f"{stem}kv": torch.cat([*parts, torch.randn_like(parts[0])])}, tmp_path / "joined.safetensors"
+    )
+    mask = np.random.default_rng(0).random(parts[1].shape) < 0.5
+    site = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+    prune_original(configs["sd1"], tmp_path / "joined.safetensors", {site: mask}, None, tmp_path / "out.safetensors")
+    before, after = (load_file(tmp_path / f"{name}.safetensors")[f"{stem}kv"] for name in ("joined", "out"))
+    wanted = before.clone()
+    wanted[len(parts[0]) : 2 * len(parts[0])][torch.from_numpy(mask)] = 0
+    assert torch.equal(after, wanted)
 
 
 def test_a_matrix_is_found_among_the_rows_of_a_longer_one(tmp_path: Path) -> None:

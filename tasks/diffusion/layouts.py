@@ -7,6 +7,7 @@ them (v1-inference.yaml, v2-inference-v.yaml, sd_xl_base.yaml). Only names: no t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,8 @@ def original_keys(layout: str, tensors: Mapping[str, Iterable[str]], layers: int
         names = sorted(tensors[component])
         writer = {"unet": lambda n: _unet(n, layers), "vae": _vae, CLIP: _clip, OPEN_CLIP: _open_clip}[how]
         keys += [Key(prefix + key.name, component, key.parts, key.convolution, key.transposed) for key in writer(names)]
+    if twice := [name for name, count in Counter(key.name for key in keys).items() if count > 1]:
+        raise ValueError(f"two tensors of the model have the original key {twice[0]}; use another --form")
     return keys
 
 
@@ -135,17 +138,23 @@ def _unet_stem(stem: str, layers: int, attended: set[str]) -> str:
         return UNET_ENDS[stem]
     if found := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", stem):
         kind, i, rest = found.groups()
-        return f"middle_block.1.{rest}" if kind == "attentions" else f"middle_block.{2 * int(i)}.{UNET_RESNET[rest]}"
+        return f"middle_block.1.{rest}" if kind == "attentions" else f"middle_block.{2 * int(i)}.{_resnet(rest)}"
     if found := re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", stem):
         way, block, kind, layer, rest = found.groups()
         number = int(block) * (layers + 1) + int(layer) + (way == "down")  # conv_in is input block 0
-        part = f"1.{rest}" if kind == "attentions" else f"0.{UNET_RESNET[rest]}"
+        part = f"1.{rest}" if kind == "attentions" else f"0.{_resnet(rest)}"
         return f"{'input' if way == 'down' else 'output'}_blocks.{number}.{part}"
     if found := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", stem):
         return f"input_blocks.{(int(found[1]) + 1) * (layers + 1)}.0.op"
     if found := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", stem):
         return f"output_blocks.{int(found[1]) * (layers + 1) + layers}.{2 if found[1] in attended else 1}.conv"
     raise _no_place(f"unet.{stem}")
+
+
+def _resnet(module: str) -> str:
+    if module not in UNET_RESNET:
+        raise _no_place(f"a resnet's {module}")
+    return UNET_RESNET[module]
 
 
 def _vae(names: list[str]) -> Iterator[Key]:

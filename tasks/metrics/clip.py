@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from tasks.metrics.classifier import group_of, hits
-from tasks.metrics.features import Extractor
+from tasks.metrics.features import Extractor, unit
 from tasks.metrics.metric import Judgement, Shot
 
 TEMPLATE = "a photo of {}"
@@ -82,16 +82,11 @@ class _Clip:
 
     def images(self, images: Sequence[Image.Image]) -> NDArray[np.float64]:
         """[image, feature]."""
-        return _unit(self.extractor(images))
+        return unit(self.extractor(images))
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """[text, feature]."""
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
         found = self.extractor.model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
-        return _unit(getattr(found, "pooler_output", found).double().numpy())
-
-
-def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    scaled: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return scaled
+        return unit(getattr(found, "pooler_output", found).double().numpy())

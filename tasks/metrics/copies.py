@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from tasks.metrics.features import Extractor
+from tasks.metrics.features import Extractor, unit
 from tasks.metrics.metric import Judgement, Shot
 
 THRESHOLD = 0.5
@@ -32,7 +31,7 @@ class Copies:
         if not files:
             raise ValueError(f"{originals} holds no pictures; give a folder of originals as {', '.join(SUFFIXES)}")
         self.extractor, self.threshold = Extractor(folder), threshold
-        self.originals = _unit(self.extractor([Image.open(path) for path in files]))
+        self.originals = unit(self.extractor([Image.open(path) for path in files]))
         digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
         self.about: Mapping[str, Any] = {
             "metric": "copies", **self.extractor.about, "threshold": threshold, "originals": len(files),
@@ -41,10 +40,5 @@ class Copies:
 
     def judge(self, shots: Sequence[Shot]) -> list[Judgement]:
         """One judgement an image: 1 if it is as like an original as the threshold, or more, else 0."""
-        likest = (_unit(self.extractor([shot.image for shot in shots])) @ self.originals.T).max(1)
+        likest = (unit(self.extractor([shot.image for shot in shots])) @ self.originals.T).max(1)
         return [Judgement(i, "", float(value >= self.threshold)) for i, value in enumerate(likest)]
-
-
-def _unit(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    scaled: np.ndarray[Any, Any] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return scaled

@@ -19,7 +19,7 @@ from PIL import Image
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from tasks.metrics.features import Extractor
+from tasks.metrics.features import Extractor, unit
 
 Features = NDArray[np.float64]
 BANDWIDTH = 10.0  # of CMMD's Gaussian kernel, on features of length 1
@@ -58,7 +58,7 @@ def kid(one: Features, other: Features) -> float:
 
 def cmmd(one: Features, other: Features) -> float:
     """1000 times the squared maximum mean discrepancy with a Gaussian kernel, on features scaled to length 1."""
-    x, y = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in (one, other))
+    x, y = unit(one), unit(other)
 
     def mean(a: Features, b: Features) -> float:
         squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T

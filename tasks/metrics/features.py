@@ -16,6 +16,12 @@ from transformers import AutoImageProcessor, AutoModel
 BATCH = 32
 
 
+def unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Features [image, feature] at length 1."""
+    scaled: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled
+
+
 class Extractor:
     """Any transformers vision model, such as DINOv2, CLIP's vision model or a classifier without its head.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.metrics.features import Extractor
+from tasks.metrics.features import Extractor, unit
 
 
 class Change:
@@ -26,7 +26,5 @@ class Change:
 
     def compare(self, before: Sequence[Image.Image], after: Sequence[Image.Image]) -> NDArray[np.float64]:
         """One value a pair, 0 to 2: [pair]."""
-        one, other = self.extractor(before), self.extractor(after)
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        found: NDArray[np.float64] = 1 - (one * other).sum(1) / lengths
+        found: NDArray[np.float64] = 1 - (unit(self.extractor(before)) * unit(self.extractor(after))).sum(1)
         return found
